@@ -1,0 +1,1 @@
+//! What the platform says the VM shall be.

@@ -1,0 +1,17 @@
+//! State machines without I/O: events in, actions out; time and randomness are arguments.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod dhcp;
+pub mod identity;
+pub mod plan;

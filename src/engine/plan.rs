@@ -1,0 +1,1 @@
+//! The list of changes that makes an installed system what its identity says.

@@ -1,0 +1,1 @@
+//! Block devices: optical drives, and the one that holds the root.

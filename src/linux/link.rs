@@ -1,0 +1,1 @@
+//! Network links: which there are, up, down, carrier.

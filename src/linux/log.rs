@@ -1,0 +1,1 @@
+//! Lines for the person at the console.

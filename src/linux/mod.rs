@@ -1,0 +1,19 @@
+//! The system boundary: the only room that may hold `unsafe`.
+//!
+//! One thin function per thing the kernel does for us; nothing clever in between.
+
+#![allow(unsafe_code)]
+
+pub mod block;
+pub mod clock;
+pub mod dmi;
+pub mod link;
+pub mod log;
+pub mod module;
+pub mod mount;
+pub mod packet;
+pub mod poll;
+pub mod process;
+pub mod root;
+pub mod sys;
+pub mod uevent;

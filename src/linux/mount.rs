@@ -1,0 +1,1 @@
+//! Mounts, and the switch to the real root.

@@ -1,0 +1,1 @@
+//! Ethernet frames over AF_PACKET.

@@ -1,0 +1,48 @@
+//! Start-up and nothing else: the C entry point, the allocator, the panic handler, the exit code.
+
+#![no_std]
+#![no_main]
+
+use core::ffi::{c_char, c_int};
+use core::panic::PanicInfo;
+
+use preroot::command;
+use preroot::linux::process;
+use talc::{TalcSyncCell, source::Claim};
+
+/// Room for what needs `alloc`: XML trees and the texts of the account files.
+///
+/// It lies in .bss: a page that is never touched costs nothing.
+const ARENA_BYTES: usize = 4 << 20;
+static mut ARENA: [u8; ARENA_BYTES] = [0; ARENA_BYTES];
+
+// SAFETY: this program never has a second thread, and nothing else names `ARENA`.
+#[global_allocator]
+static ALLOCATOR: TalcSyncCell<Claim> =
+    TalcSyncCell::new(unsafe { Claim::array(&raw mut ARENA) });
+
+/// Where the C start-up code hands over.
+#[unsafe(no_mangle)]
+extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
+    // SAFETY: the C start-up passes the kernel's own argument vector, which lives as long as we do.
+    let arguments = unsafe { process::Arguments::new(count, arguments) };
+    command::run(arguments)
+}
+
+/// Ends the process. Whoever forked the worker sees it die, says so, and the boot goes on.
+#[panic_handler]
+fn panic(_: &PanicInfo) -> ! {
+    process::abort()
+}
+
+/// The prebuilt `core` and `alloc` name these two in their landing pads; nothing ever unwinds.
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    process::abort()
+}
+
+/// See [`_Unwind_Resume`].
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() -> ! {
+    process::abort()
+}

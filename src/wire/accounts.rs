@@ -1,0 +1,1 @@
+//! The account files: passwd, shadow, group, gshadow, as lines.

@@ -1,0 +1,1 @@
+//! The provisioning disc, whichever file system it carries.

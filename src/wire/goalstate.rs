@@ -1,0 +1,1 @@
+//! The WireServer's goal state document.

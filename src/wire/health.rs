@@ -1,0 +1,1 @@
+//! Health reports to the WireServer, in both of its doors' languages.

@@ -1,0 +1,1 @@
+//! HTTP/1.1 as the WireServer and IMDS speak it.

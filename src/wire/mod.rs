@@ -1,0 +1,36 @@
+//! Bytes to values and back: pure, without a clock, without I/O.
+//!
+//! Everything that is parsed here comes from outside and is hostile: it is bounded and checked,
+//! and no input makes a parser panic.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod accounts;
+pub mod cmdline;
+pub mod dhcp;
+pub mod disc;
+pub mod goalstate;
+pub mod gpt;
+pub mod health;
+pub mod http;
+pub mod iso9660;
+pub mod moddep;
+pub mod names;
+pub mod ovf;
+pub mod rtnetlink;
+pub mod secret;
+pub mod sshkey;
+pub mod superblock;
+pub mod udf;
+pub mod uevent;
+pub mod vmid;

@@ -1,0 +1,1 @@
+//! The kernel's module index: modules.dep, modules.alias, modules.builtin.

@@ -1,0 +1,1 @@
+//! Host names and user names.

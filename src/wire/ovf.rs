@@ -1,0 +1,1 @@
+//! The provisioning document `ovf-env.xml`.

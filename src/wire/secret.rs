@@ -1,0 +1,1 @@
+//! A value that is wiped and never printed.

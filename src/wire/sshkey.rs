@@ -1,0 +1,1 @@
+//! OpenSSH public key lines.

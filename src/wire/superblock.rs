@@ -1,0 +1,1 @@
+//! File system superblocks: type, UUID and label.

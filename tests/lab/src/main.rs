@@ -1,0 +1,2 @@
+//! `cargo lab`: every tool of this project behind one command.
+fn main() {}
