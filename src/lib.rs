@@ -14,6 +14,11 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+/// The name of this program.
+pub const NAME: &str = env!("CARGO_PKG_NAME");
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 pub mod command;
 pub mod engine;
 pub mod linux;

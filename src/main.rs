@@ -18,8 +18,7 @@ static mut ARENA: [u8; ARENA_BYTES] = [0; ARENA_BYTES];
 
 // SAFETY: this program never has a second thread, and nothing else names `ARENA`.
 #[global_allocator]
-static ALLOCATOR: TalcSyncCell<Claim> =
-    TalcSyncCell::new(unsafe { Claim::array(&raw mut ARENA) });
+static ALLOCATOR: TalcSyncCell<Claim> = TalcSyncCell::new(unsafe { Claim::array(&raw mut ARENA) });
 
 /// Where the C start-up code hands over.
 #[unsafe(no_mangle)]

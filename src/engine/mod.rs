@@ -12,6 +12,12 @@
     )
 )]
 
+pub mod backoff;
 pub mod dhcp;
+pub mod exchange;
 pub mod identity;
+pub mod link;
+pub mod network;
 pub mod plan;
+pub mod transport;
+pub mod wireserver;

@@ -1,1 +1,621 @@
 //! DHCP messages (RFC 2131, 2132, 3396, 3442) and Azure's option 245.
+//!
+//! The header is smoltcp's; the options are read here, because a lease from Azure is told in
+//! options that smoltcp does not know, and because a value may be split (RFC 3396) or lie in the
+//! `file` and `sname` fields (option 52). Who says what when is `engine::dhcp`'s business.
+
+use core::fmt;
+use core::net::Ipv4Addr;
+use core::time::Duration;
+
+use heapless::{String, Vec};
+use smoltcp::wire::{
+    DhcpOption, DhcpPacket, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr,
+    IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+};
+
+/// The port a DHCP client listens on.
+pub const CLIENT_PORT: u16 = 68;
+/// The port a DHCP server listens on.
+pub const SERVER_PORT: u16 = 67;
+
+/// Relays may drop a BOOTP message shorter than this (RFC 1542, 2.1).
+const MIN_MESSAGE: usize = 300;
+/// Our messages: 240 bytes of header and cookie, under 160 of options.
+const MAX_MESSAGE: usize = 400;
+/// Room for a whole frame of ours.
+pub const MAX_FRAME: usize = 14 + 20 + 8 + MAX_MESSAGE;
+
+const OPTIONS_AT: usize = 240;
+const COOKIE: u32 = 0x6382_5363;
+/// What we ask for, in the order of `protocol` tables: mask, router, DNS, host name, domain, MTU,
+/// lease time, server id, T1, T2, domain search, classless routes, WireServer, Microsoft's routes.
+const PARAMETERS: [u8; 14] = [1, 3, 6, 12, 15, 26, 51, 54, 58, 59, 119, 121, 245, 249];
+/// The longest value we keep of one option, joined from its pieces.
+const MAX_VALUE: usize = 512;
+
+mod code {
+    pub(super) const MASK: u8 = 1;
+    pub(super) const ROUTER: u8 = 3;
+    pub(super) const DNS: u8 = 6;
+    pub(super) const HOST_NAME: u8 = 12;
+    pub(super) const DOMAIN: u8 = 15;
+    pub(super) const MTU: u8 = 26;
+    pub(super) const REQUESTED: u8 = 50;
+    pub(super) const LEASE_TIME: u8 = 51;
+    pub(super) const OVERLOAD: u8 = 52;
+    pub(super) const KIND: u8 = 53;
+    pub(super) const SERVER: u8 = 54;
+    pub(super) const PARAMETERS: u8 = 55;
+    pub(super) const MAX_SIZE: u8 = 57;
+    pub(super) const T1: u8 = 58;
+    pub(super) const T2: u8 = 59;
+    pub(super) const CLIENT_ID: u8 = 61;
+    pub(super) const SEARCH: u8 = 119;
+    pub(super) const ROUTES: u8 = 121;
+    pub(super) const WIRESERVER: u8 = 245;
+    pub(super) const ROUTES_MS: u8 = 249;
+}
+
+/// A message to a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    /// What is asked.
+    pub ask: Ask,
+    /// The hardware address of the interface, also the client identifier (type 1).
+    pub mac: [u8; 6],
+    /// The transaction id; one for a whole exchange.
+    pub xid: u32,
+    /// Seconds since the exchange began.
+    pub seconds: u16,
+    /// Asks the server to answer by broadcast.
+    pub broadcast: bool,
+    /// The host name to register, when it is the final one.
+    pub host_name: Option<&'a str>,
+}
+
+/// What a client asks of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Is anybody there?
+    Discover,
+    /// I take this address from this server.
+    Request {
+        /// The address that was offered.
+        address: Ipv4Addr,
+        /// Who offered it.
+        server: Ipv4Addr,
+    },
+}
+
+impl Message<'_> {
+    /// Writes the whole Ethernet frame, broadcast, and returns its length.
+    ///
+    /// `None` if `frame` is shorter than [`MAX_FRAME`] or the host name is too long to fit.
+    pub fn emit(&self, frame: &mut [u8]) -> Option<usize> {
+        let mut message = [0; MAX_MESSAGE];
+        let length = self.emit_message(&mut message)?;
+        let message = message.get(..length)?;
+
+        let udp = UdpRepr {
+            src_port: CLIENT_PORT,
+            dst_port: SERVER_PORT,
+        };
+        let ip = Ipv4Repr {
+            src_addr: Ipv4Addr::UNSPECIFIED,
+            dst_addr: Ipv4Addr::BROADCAST,
+            next_header: IpProtocol::Udp,
+            payload_len: udp.header_len().checked_add(length)?,
+            hop_limit: 64,
+        };
+        let ethernet = EthernetRepr {
+            src_addr: EthernetAddress(self.mac),
+            dst_addr: EthernetAddress::BROADCAST,
+            ethertype: EthernetProtocol::Ipv4,
+        };
+        let total = ethernet
+            .buffer_len()
+            .checked_add(ip.buffer_len())?
+            .checked_add(ip.payload_len)?;
+        let checksums = smoltcp::phy::ChecksumCapabilities::default();
+        let mut frame = EthernetFrame::new_unchecked(frame.get_mut(..total)?);
+        ethernet.emit(&mut frame);
+        let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
+        ip.emit(&mut packet, &checksums);
+        udp.emit(
+            &mut UdpPacket::new_unchecked(packet.payload_mut()),
+            &ip.src_addr.into(),
+            &ip.dst_addr.into(),
+            length,
+            |payload| payload.copy_from_slice(message),
+            &checksums,
+        );
+        Some(total)
+    }
+
+    fn emit_message(&self, buffer: &mut [u8; MAX_MESSAGE]) -> Option<usize> {
+        let mut packet = DhcpPacket::new_unchecked(&mut buffer[..]);
+        packet.set_opcode(smoltcp::wire::DhcpOpCode::Request);
+        packet.set_hardware_type(smoltcp::wire::ArpHardware::Ethernet);
+        packet.set_hardware_len(6);
+        packet.set_transaction_id(self.xid);
+        packet.set_secs(self.seconds);
+        packet.set_client_hardware_address(EthernetAddress(self.mac));
+        packet.set_magic_number(COOKIE);
+        if self.broadcast {
+            packet.set_flags(smoltcp::wire::DhcpFlags::BROADCAST);
+        }
+
+        let [a, b, c, d, e, f] = self.mac;
+        let kind = match self.ask {
+            Ask::Discover => 1,
+            Ask::Request { .. } => 3,
+        };
+        let space = packet.options_mut();
+        let mut options = space;
+        let mut put = |kind, data: &[u8]| options.emit(DhcpOption { kind, data }).ok();
+        put(code::KIND, &[kind])?;
+        if let Ask::Request { address, server } = self.ask {
+            put(code::REQUESTED, &address.octets())?;
+            put(code::SERVER, &server.octets())?;
+        }
+        put(code::CLIENT_ID, &[1, a, b, c, d, e, f])?;
+        put(code::MAX_SIZE, &1500u16.to_be_bytes())?;
+        put(code::PARAMETERS, &PARAMETERS)?;
+        // Only the label counts: Azure puts it into the zone of the network.
+        if let Some(label) = self.host_name.and_then(|name| name.split('.').next())
+            && !label.is_empty()
+        {
+            put(code::HOST_NAME, label.as_bytes())?;
+        }
+        options.end().ok()?;
+        let end = end_of_options(buffer)?;
+        Some(end.max(MIN_MESSAGE))
+    }
+}
+
+/// Where the option list of a message that we wrote ends.
+fn end_of_options(message: &[u8]) -> Option<usize> {
+    let mut at = OPTIONS_AT;
+    loop {
+        match *message.get(at)? {
+            255 => return at.checked_add(1),
+            0 => at = at.checked_add(1)?,
+            _ => {
+                let length = *message.get(at.checked_add(1)?)?;
+                at = at.checked_add(2)?.checked_add(usize::from(length))?;
+            }
+        }
+    }
+}
+
+/// A message from a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The transaction that it belongs to.
+    pub xid: u32,
+    /// Whom it is for.
+    pub mac: [u8; 6],
+    /// What it says.
+    pub kind: ReplyKind,
+    /// The hardware address that sent the frame: the server or the relay next to us.
+    pub sender: [u8; 6],
+    /// The server identifier; unspecified if it was left out.
+    pub server: Ipv4Addr,
+    /// The lease that is offered or given; of a refusal, all empty.
+    pub lease: Lease,
+}
+
+/// The kinds of message that a server sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyKind {
+    /// The address can be had.
+    Offer,
+    /// The address is given.
+    Ack,
+    /// The address is refused.
+    Nak,
+}
+
+/// What a lease says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The address of the interface.
+    pub address: Ipv4Addr,
+    /// The length of the subnet's prefix in bits.
+    pub prefix: u8,
+    /// Who gave it.
+    pub server: Ipv4Addr,
+    /// The routers of option 3, unicast ones only.
+    pub routers: Vec<Ipv4Addr, 4>,
+    /// The routes of option 121, else of option 249; where there are any, `routers` do not count.
+    pub routes: Vec<Route, 16>,
+    /// The name servers.
+    pub dns: Vec<Ipv4Addr, 4>,
+    /// The domain name.
+    pub domain: String<64>,
+    /// The domains to search, separated by blanks.
+    pub search: String<256>,
+    /// The MTU, when the server cares.
+    pub mtu: Option<u16>,
+    /// The WireServer's address of option 245.
+    pub wireserver: Option<Ipv4Addr>,
+    /// How long the lease runs; `None` is for ever.
+    pub duration: Option<Duration>,
+    /// When to renew it, from now; `None` is never.
+    pub renew: Option<Duration>,
+    /// When to ask any server, from now; `None` is never.
+    pub rebind: Option<Duration>,
+}
+
+/// A classless route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The destination network, host bits cleared.
+    pub network: Ipv4Addr,
+    /// The length of its prefix in bits.
+    pub prefix: u8,
+    /// The next hop; unspecified means the destination is on the link.
+    pub gateway: Ipv4Addr,
+}
+
+/// The address that the WireServer has everywhere but on Azure Stack and classic services.
+pub const WIRESERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+/// The address of the instance metadata service.
+pub const IMDS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
+impl Lease {
+    /// Takes the WireServer address from option 245, else the well-known one.
+    pub fn wireserver(&self) -> Ipv4Addr {
+        self.wireserver.unwrap_or(WIRESERVER)
+    }
+
+    /// Tells whether this is the lease of the primary interface.
+    ///
+    /// Only the primary interface is given routes to the WireServer and to the metadata service.
+    pub fn is_primary(&self) -> bool {
+        let wireserver = self.wireserver();
+        self.routes.iter().any(|route| {
+            route.prefix == 32 && (route.network == wireserver || route.network == IMDS)
+        })
+    }
+
+    /// Returns the router that packets to `destination` are handed to, `None` if it is on the link
+    /// or cannot be reached at all.
+    pub fn next_hop(&self, destination: Ipv4Addr) -> Option<Ipv4Addr> {
+        if self.routes.is_empty() {
+            if in_network(destination, self.address, self.prefix) {
+                return None;
+            }
+            return self.routers.first().copied();
+        }
+        let best = self
+            .routes
+            .iter()
+            .filter(|route| in_network(destination, route.network, route.prefix))
+            .max_by_key(|route| route.prefix)?;
+        (best.gateway != Ipv4Addr::UNSPECIFIED).then_some(best.gateway)
+    }
+}
+
+impl fmt::Display for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// Tells whether `address` lies in the network of `prefix` bits that `network` lies in.
+pub fn in_network(address: Ipv4Addr, network: Ipv4Addr, prefix: u8) -> bool {
+    let mask = mask(prefix);
+    address.to_bits() & mask == network.to_bits() & mask
+}
+
+fn mask(prefix: u8) -> u32 {
+    u32::MAX
+        .checked_shl(32u32.saturating_sub(u32::from(prefix)))
+        .unwrap_or(0)
+}
+
+/// Reads a frame, `None` unless it is a well-formed DHCP reply to a client.
+///
+/// Checksums are the receiver's business: the frame may come from a host that did not fill them in.
+pub fn parse_frame(frame: &[u8]) -> Option<Reply> {
+    let frame = EthernetFrame::new_checked(frame).ok()?;
+    if frame.ethertype() != EthernetProtocol::Ipv4 {
+        return None;
+    }
+    let sender = frame.src_addr().0;
+    let packet = Ipv4Packet::new_checked(frame.payload()).ok()?;
+    if packet.next_header() != IpProtocol::Udp || packet.more_frags() || packet.frag_offset() != 0 {
+        return None;
+    }
+    let udp = UdpPacket::new_checked(packet.payload()).ok()?;
+    if udp.dst_port() != CLIENT_PORT {
+        return None;
+    }
+    parse(udp.payload(), sender)
+}
+
+/// Reads the message of a frame that `sender` sent.
+pub fn parse(message: &[u8], sender: [u8; 6]) -> Option<Reply> {
+    let packet = DhcpPacket::new_checked(message).ok()?;
+    if packet.opcode() != smoltcp::wire::DhcpOpCode::Reply
+        || packet.hardware_type() != smoltcp::wire::ArpHardware::Ethernet
+        || packet.hardware_len() != 6
+        || packet.magic_number() != COOKIE
+    {
+        return None;
+    }
+    let options = Options::new(message)?;
+    let kind = match options.value(code::KIND)?.as_slice() {
+        [2] => ReplyKind::Offer,
+        [5] => ReplyKind::Ack,
+        [6] => ReplyKind::Nak,
+        _ => return None,
+    };
+    let server = options
+        .address(code::SERVER)
+        .unwrap_or(Ipv4Addr::UNSPECIFIED);
+    Some(Reply {
+        xid: packet.transaction_id(),
+        mac: packet.client_hardware_address().0,
+        kind,
+        sender,
+        server,
+        lease: options.lease(packet.your_ip(), server),
+    })
+}
+
+/// The places where options lie: the options field and, if overloaded, `file` and `sname`.
+struct Options<'a> {
+    regions: Vec<&'a [u8], 3>,
+}
+
+impl<'a> Options<'a> {
+    fn new(message: &'a [u8]) -> Option<Self> {
+        let mut regions = Vec::new();
+        regions.push(message.get(OPTIONS_AT..)?).ok()?;
+        let mut options = Options { regions };
+        if let Some(overload) = options.value(code::OVERLOAD)
+            && let [fields] = overload.as_slice()
+        {
+            // RFC 3396 joins in this order: options, file, sname.
+            if fields & 1 != 0 {
+                options.regions.push(message.get(108..236)?).ok()?;
+            }
+            if fields & 2 != 0 {
+                options.regions.push(message.get(44..108)?).ok()?;
+            }
+        }
+        Some(options)
+    }
+
+    /// Joins the pieces of an option; `None` if it is absent, malformed or too long.
+    fn value(&self, wanted: u8) -> Option<Vec<u8, MAX_VALUE>> {
+        let mut value = Vec::new();
+        let mut found = false;
+        for region in &self.regions {
+            let mut rest = *region;
+            loop {
+                match *rest {
+                    [0, ref after @ ..] => rest = after,
+                    [255, ..] | [] | [_] => break,
+                    [kind, length, ref after @ ..] => {
+                        // Cut off in the middle: what comes before it still counts.
+                        let Some((data, after)) = after.split_at_checked(usize::from(length))
+                        else {
+                            break;
+                        };
+                        if kind == wanted {
+                            found = true;
+                            value.extend_from_slice(data).ok()?;
+                        }
+                        rest = after;
+                    }
+                }
+            }
+        }
+        found.then_some(value)
+    }
+
+    fn address(&self, code: u8) -> Option<Ipv4Addr> {
+        let value = self.value(code)?;
+        let octets: [u8; 4] = value.as_slice().try_into().ok()?;
+        Some(Ipv4Addr::from(octets))
+    }
+
+    fn addresses(&self, code: u8) -> Vec<Ipv4Addr, 4> {
+        let mut addresses = Vec::new();
+        if let Some(value) = self.value(code) {
+            for octets in value.as_chunks::<4>().0 {
+                let address = Ipv4Addr::from(*octets);
+                // A full list is no loss: nobody needs a fifth router or name server.
+                if is_unicast(address) && addresses.push(address).is_err() {
+                    break;
+                }
+            }
+        }
+        addresses
+    }
+
+    fn seconds(&self, code: u8) -> Option<Duration> {
+        let value = self.value(code)?;
+        let octets: [u8; 4] = value.as_slice().try_into().ok()?;
+        match u32::from_be_bytes(octets) {
+            // Azure says "for ever" this way, in all three times.
+            u32::MAX => None,
+            seconds => Some(Duration::from_secs(u64::from(seconds))),
+        }
+    }
+
+    fn text<const N: usize>(&self, code: u8) -> String<N> {
+        let mut text = String::new();
+        if let Some(value) = self.value(code) {
+            let end = value
+                .iter()
+                .position(|&byte| byte == 0)
+                .unwrap_or(value.len());
+            let clean = value
+                .get(..end)
+                .is_some_and(|bytes| bytes.iter().all(u8::is_ascii_graphic));
+            if clean && let Some(Ok(value)) = value.get(..end).map(core::str::from_utf8) {
+                // Too long for a domain name: none is better than half a one.
+                let _ = text.push_str(value);
+            }
+        }
+        text
+    }
+
+    fn lease(&self, address: Ipv4Addr, server: Ipv4Addr) -> Lease {
+        let prefix = self
+            .address(code::MASK)
+            .map(Ipv4Addr::to_bits)
+            .filter(|mask| mask.leading_ones().saturating_add(mask.trailing_zeros()) >= 32)
+            .map_or_else(|| natural_prefix(address), |mask| mask.leading_ones() as u8);
+        let routes = self
+            .value(code::ROUTES)
+            .and_then(|value| parse_routes(&value))
+            .or_else(|| {
+                self.value(code::ROUTES_MS)
+                    .and_then(|value| parse_routes(&value))
+            })
+            .unwrap_or_default();
+        let duration = self.seconds(code::LEASE_TIME);
+        // RFC 2131, 4.4.5: T1 is half and T2 seven eighths of the lease unless the server knows better.
+        let (renew, rebind) = match duration {
+            None => (None, None),
+            Some(whole) => {
+                let renew = self.seconds(code::T1).unwrap_or(whole / 2);
+                let rebind = self.seconds(code::T2).unwrap_or(whole / 8 * 7);
+                if renew < rebind && rebind < whole {
+                    (Some(renew), Some(rebind))
+                } else {
+                    (Some(whole / 2), Some(whole / 8 * 7))
+                }
+            }
+        };
+        Lease {
+            address,
+            prefix,
+            server,
+            routers: self.addresses(code::ROUTER),
+            routes,
+            dns: self.addresses(code::DNS),
+            domain: self.text(code::DOMAIN),
+            search: self
+                .value(code::SEARCH)
+                .map(|value| parse_search(&value))
+                .unwrap_or_default(),
+            // RFC 791: every link carries 576; less is a mistake or an attack.
+            mtu: self
+                .value(code::MTU)
+                .and_then(|value| <[u8; 2]>::try_from(value.as_slice()).ok())
+                .map(u16::from_be_bytes)
+                .filter(|&mtu| mtu >= 576),
+            wireserver: self
+                .address(code::WIRESERVER)
+                .filter(|&address| is_unicast(address)),
+            duration,
+            renew,
+            rebind,
+        }
+    }
+}
+
+/// Tells whether an address can be that of one host.
+pub fn is_unicast(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified() || address.is_broadcast() || address.is_multicast())
+}
+
+/// The prefix that an address had before there were masks.
+fn natural_prefix(address: Ipv4Addr) -> u8 {
+    match address.octets() {
+        [0..=127, ..] => 8,
+        [128..=191, ..] => 16,
+        _ => 24,
+    }
+}
+
+/// Reads options 121 and 249 (RFC 3442); a malformed list is refused whole.
+fn parse_routes(mut value: &[u8]) -> Option<Vec<Route, 16>> {
+    let mut routes = Vec::new();
+    while let Some((&prefix, rest)) = value.split_first() {
+        if prefix > 32 {
+            return None;
+        }
+        let significant = usize::from(prefix).div_ceil(8);
+        let (bytes, rest) = rest.split_at_checked(significant)?;
+        let (gateway, rest) = rest.split_first_chunk::<4>()?;
+        let mut network = [0; 4];
+        network.get_mut(..significant)?.copy_from_slice(bytes);
+        let gateway = Ipv4Addr::from(*gateway);
+        let network = Ipv4Addr::from_bits(Ipv4Addr::from(network).to_bits() & mask(prefix));
+        // A next hop that is no host's address would make the IP stack refuse to work at all.
+        if gateway.is_unspecified() || is_unicast(gateway) {
+            routes
+                .push(Route {
+                    network,
+                    prefix,
+                    gateway,
+                })
+                .ok()?;
+        }
+        value = rest;
+    }
+    Some(routes)
+}
+
+/// Reads option 119 (RFC 3397): names in DNS form, with compression pointers into the option.
+fn parse_search(value: &[u8]) -> String<256> {
+    let mut search: String<256> = String::new();
+    let mut at = 0;
+    while at < value.len() {
+        let mut name: String<256> = String::new();
+        let Some(next) = read_name(value, at, &mut name) else {
+            break;
+        };
+        at = next;
+        let separator = if search.is_empty() { "" } else { " " };
+        if search.len().saturating_add(name.len()).saturating_add(1) > search.capacity() {
+            break;
+        }
+        let _ = search.push_str(separator);
+        let _ = search.push_str(&name);
+    }
+    search
+}
+
+/// Reads one name at `at` and returns where the next one starts.
+fn read_name(value: &[u8], mut at: usize, name: &mut String<256>) -> Option<usize> {
+    let mut next = None;
+    // A name has at most 127 labels; anything that takes longer is a loop of pointers.
+    for _ in 0..256 {
+        let length = *value.get(at)?;
+        match length {
+            0 => return Some(next.unwrap_or(at.checked_add(1)?)),
+            1..=63 => {
+                let start = at.checked_add(1)?;
+                let end = start.checked_add(usize::from(length))?;
+                let label = value.get(start..end)?;
+                if !label
+                    .iter()
+                    .all(|b| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'_')
+                {
+                    return None;
+                }
+                if !name.is_empty() {
+                    name.push('.').ok()?;
+                }
+                name.push_str(core::str::from_utf8(label).ok()?).ok()?;
+                at = end;
+            }
+            192.. => {
+                let low = *value.get(at.checked_add(1)?)?;
+                next = next.or(at.checked_add(2));
+                at = usize::from(u16::from_be_bytes([length & 0x3f, low]));
+            }
+            _ => return None,
+        }
+    }
+    None
+}

@@ -1,1 +1,160 @@
-//! The WireServer's goal state document.
+//! The WireServer's goal state document: who the platform thinks this machine is.
+//!
+//! Only what a health report must echo is read. Certificates and extensions are other agents' work.
+
+use core::fmt;
+
+use heapless::String;
+use roxmltree::{Document, Node, ParsingOptions};
+
+/// What a health report echoes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GoalState {
+    /// The number of the goal state; a report with an old one is answered 410.
+    pub incarnation: String<32>,
+    /// The container, which changes when the machine is moved.
+    pub container: String<128>,
+    /// The first role instance.
+    pub instance: String<512>,
+}
+
+/// What is wrong with a goal state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoalStateFault {
+    /// It is not XML.
+    NotXml,
+    /// An element is missing, empty or too long.
+    Missing(&'static str),
+}
+
+impl fmt::Display for GoalStateFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GoalStateFault::NotXml => f.write_str("the goal state is not XML"),
+            GoalStateFault::Missing(element) => write!(f, "the goal state lacks {element}"),
+        }
+    }
+}
+
+/// A real goal state has fewer than a hundred nodes.
+const MAX_NODES: u32 = 4096;
+
+/// Reads a goal state.
+pub fn parse(document: &[u8]) -> Result<GoalState, GoalStateFault> {
+    let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
+    let text = core::str::from_utf8(document).map_err(|_| GoalStateFault::NotXml)?;
+    let options = ParsingOptions {
+        nodes_limit: MAX_NODES,
+        ..ParsingOptions::default()
+    };
+    let tree = Document::parse_with_options(text, options).map_err(|_| GoalStateFault::NotXml)?;
+    let root = tree.root_element();
+    if root.tag_name().name() != "GoalState" {
+        return Err(GoalStateFault::Missing("GoalState"));
+    }
+    Ok(GoalState {
+        incarnation: find(root, &["Incarnation"], "Incarnation")?,
+        container: find(root, &["Container", "ContainerId"], "ContainerId")?,
+        instance: find(
+            root,
+            &[
+                "Container",
+                "RoleInstanceList",
+                "RoleInstance",
+                "InstanceId",
+            ],
+            "InstanceId",
+        )?,
+    })
+}
+
+/// Returns the text of the first element at `path`, whatever its namespace.
+fn find<const N: usize>(
+    root: Node<'_, '_>,
+    path: &[&str],
+    name: &'static str,
+) -> Result<String<N>, GoalStateFault> {
+    let missing = GoalStateFault::Missing(name);
+    let mut node = root;
+    for step in path {
+        node = node
+            .children()
+            .find(|child| child.is_element() && child.tag_name().name() == *step)
+            .ok_or(missing)?;
+    }
+    let text = node.text().unwrap_or("").trim();
+    if text.is_empty() {
+        return Err(missing);
+    }
+    String::try_from(text).map_err(|_| missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::{String, ToString};
+
+    /// The structure of W `tests/data/wire/goal_state.xml`, with invented values.
+    const GOOD: &str = r#"<?xml version="1.0" encoding="utf-8"?>
+<GoalState xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespaceSchemaLocation="goalstate10.xsd">
+  <Version>2010-12-15</Version>
+  <Incarnation>42</Incarnation>
+  <Machine><ExpectedState>Started</ExpectedState><LBProbePorts><Port>16001</Port></LBProbePorts></Machine>
+  <Container>
+    <ContainerId>3f0c9a1e-7b52-4d6a-9c11-0e5d2b8a4f63</ContainerId>
+    <RoleInstanceList>
+      <RoleInstance>
+        <InstanceId>9e2d7c40-51ab-4f3e-8d77-6a1b2c3d4e5f._vm-a&amp;b</InstanceId>
+        <State>Started</State>
+      </RoleInstance>
+      <RoleInstance><InstanceId>second</InstanceId></RoleInstance>
+    </RoleInstanceList>
+  </Container>
+</GoalState>"#;
+
+    #[test]
+    fn the_three_echoed_values_are_found() {
+        let goal = parse(GOOD.as_bytes()).unwrap();
+        assert_eq!(goal.incarnation, "42");
+        assert_eq!(goal.container, "3f0c9a1e-7b52-4d6a-9c11-0e5d2b8a4f63");
+        assert_eq!(
+            goal.instance,
+            "9e2d7c40-51ab-4f3e-8d77-6a1b2c3d4e5f._vm-a&b"
+        );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_obstacle() {
+        let with_bom = String::from("\u{feff}") + GOOD;
+        assert_eq!(parse(with_bom.as_bytes()), parse(GOOD.as_bytes()));
+    }
+
+    #[test]
+    fn a_goal_state_without_roles_says_what_is_missing() {
+        let start = GOOD.find("<RoleInstanceList>").unwrap();
+        let end = GOOD.find("</RoleInstanceList>").unwrap() + "</RoleInstanceList>".len();
+        let bare = String::from(&GOOD[..start]) + &GOOD[end..];
+        let fault = parse(bare.as_bytes()).unwrap_err();
+        assert_eq!(fault, GoalStateFault::Missing("InstanceId"));
+        assert_eq!(fault.to_string(), "the goal state lacks InstanceId");
+    }
+
+    #[test]
+    fn half_a_document_is_not_xml() {
+        assert_eq!(parse(&GOOD.as_bytes()[..300]), Err(GoalStateFault::NotXml));
+        assert_eq!(parse(b"\xff\xfe<"), Err(GoalStateFault::NotXml));
+        assert_eq!(
+            parse(b"<Versions/>"),
+            Err(GoalStateFault::Missing("GoalState"))
+        );
+    }
+
+    #[test]
+    fn a_value_beyond_all_measure_is_refused() {
+        let long = GOOD.replace("42", &"9".repeat(33));
+        assert_eq!(
+            parse(long.as_bytes()),
+            Err(GoalStateFault::Missing("Incarnation"))
+        );
+    }
+}

@@ -1,1 +1,198 @@
-//! Health reports to the WireServer, in both of its doors' languages.
+//! Health reports to the WireServer, in the languages of both of its doors.
+//!
+//! The first door takes XML that echoes the goal state, the second JSON that needs none. The text
+//! of a failure is what the portal shows to the person who waits for the machine.
+
+use core::fmt::{self, Write as _};
+
+use heapless::String;
+
+use super::goalstate::GoalState;
+
+/// A report's body, either language.
+pub type Body = String<7168>;
+
+/// The platform refuses a longer description. It counts after escaping.
+const MAX_DESCRIPTION: usize = 4096;
+
+/// What a machine says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health<'a> {
+    /// It is provisioned.
+    Ready,
+    /// It cannot be provisioned, and the platform need not wait any longer.
+    Failed {
+        /// What the portal shows.
+        description: &'a str,
+    },
+}
+
+/// Writes the report for `/machine?comp=health`; `None` if it does not fit.
+pub fn xml(health: Health<'_>, goal: &GoalState) -> Option<Body> {
+    let mut body = Body::new();
+    write!(
+        body,
+        "<?xml version=\"1.0\" encoding=\"utf-8\"?>\
+         <Health xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" \
+         xmlns:xsd=\"http://www.w3.org/2001/XMLSchema\">\
+         <GoalStateIncarnation>{}</GoalStateIncarnation>\
+         <Container><ContainerId>{}</ContainerId>\
+         <RoleInstanceList><Role><InstanceId>{}</InstanceId><Health>",
+        Escaped(&goal.incarnation, Language::Xml),
+        Escaped(&goal.container, Language::Xml),
+        Escaped(&goal.instance, Language::Xml),
+    )
+    .ok()?;
+    match health {
+        Health::Ready => body.push_str("<State>Ready</State>").ok()?,
+        Health::Failed { description } => {
+            body.push_str(
+                "<State>NotReady</State><Details><SubStatus>ProvisioningFailed</SubStatus>\
+                 <Description>",
+            )
+            .ok()?;
+            push_trimmed(&mut body, description, Language::Xml)?;
+            body.push_str("</Description></Details>").ok()?;
+        }
+    }
+    body.push_str("</Health></Role></RoleInstanceList></Container></Health>")
+        .ok()?;
+    Some(body)
+}
+
+/// Writes the report for `/provisioning/health`; `None` if it does not fit.
+pub fn json(health: Health<'_>) -> Option<Body> {
+    let mut body = Body::new();
+    match health {
+        Health::Ready => body.push_str("{\"state\":\"Ready\"}").ok()?,
+        Health::Failed { description } => {
+            body.push_str(
+                "{\"state\":\"NotReady\",\"details\":{\"subStatus\":\"ProvisioningFailed\",\
+                 \"description\":\"",
+            )
+            .ok()?;
+            push_trimmed(&mut body, description, Language::Json)?;
+            body.push_str("\"}}").ok()?;
+        }
+    }
+    Some(body)
+}
+
+/// Escapes `text`, then stops before the character that would exceed [`MAX_DESCRIPTION`].
+fn push_trimmed(body: &mut Body, text: &str, language: Language) -> Option<()> {
+    let mut length: usize = 0;
+    for character in text.chars() {
+        let mut piece: String<16> = String::new();
+        escape(&mut piece, character, language).ok()?;
+        length = length.checked_add(piece.len())?;
+        if length > MAX_DESCRIPTION {
+            break;
+        }
+        body.push_str(&piece).ok()?;
+    }
+    Some(())
+}
+
+/// What a text is escaped for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// XML character data.
+    Xml,
+    /// The inside of a JSON string.
+    Json,
+}
+
+/// A text that is escaped when it is shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'a>(pub &'a str, pub Language);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .chars()
+            .try_for_each(|character| escape(f, character, self.1))
+    }
+}
+
+fn escape(out: &mut impl fmt::Write, character: char, language: Language) -> fmt::Result {
+    match (language, character) {
+        (Language::Xml, '&') => out.write_str("&amp;"),
+        (Language::Xml, '<') => out.write_str("&lt;"),
+        (Language::Xml, '>') => out.write_str("&gt;"),
+        // XML 1.0 has no way to say most control characters.
+        (Language::Xml, c) if c.is_control() && !matches!(c, '\t' | '\n') => out.write_char('?'),
+        (Language::Xml, '\u{fffe}' | '\u{ffff}') => out.write_char('?'),
+        (Language::Json, '"') => out.write_str("\\\""),
+        (Language::Json, '\\') => out.write_str("\\\\"),
+        (Language::Json, '\n') => out.write_str("\\n"),
+        (Language::Json, '\t') => out.write_str("\\t"),
+        (Language::Json, c) if c.is_control() => write!(out, "\\u{:04x}", u32::from(c)),
+        (_, c) => out.write_char(c),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    fn goal() -> GoalState {
+        GoalState {
+            incarnation: "42".try_into().unwrap(),
+            container: "3f0c9a1e".try_into().unwrap(),
+            instance: "9e2d._vm-a&b".try_into().unwrap(),
+        }
+    }
+
+    /// The canonical form of waagent, cloud-init and afterburn.
+    #[test]
+    fn ready_echoes_the_goal_state() {
+        assert_eq!(
+            xml(Health::Ready, &goal()).unwrap(),
+            "<?xml version=\"1.0\" encoding=\"utf-8\"?><Health xmlns:xsi=\"http://www.w3.org/2001/\
+             XMLSchema-instance\" xmlns:xsd=\"http://www.w3.org/2001/XMLSchema\">\
+             <GoalStateIncarnation>42</GoalStateIncarnation><Container>\
+             <ContainerId>3f0c9a1e</ContainerId><RoleInstanceList><Role>\
+             <InstanceId>9e2d._vm-a&amp;b</InstanceId><Health><State>Ready</State></Health></Role>\
+             </RoleInstanceList></Container></Health>"
+        );
+        assert_eq!(json(Health::Ready).unwrap(), "{\"state\":\"Ready\"}");
+    }
+
+    #[test]
+    fn failure_is_escaped_in_each_language() {
+        let failed = Health::Failed {
+            description: "a<b>&\"c\\\u{7}\n",
+        };
+        let body = xml(failed, &goal()).unwrap();
+        assert!(
+            body.contains("<Description>a&lt;b&gt;&amp;\"c\\?\n</Description>"),
+            "{body}"
+        );
+        let body = json(failed).unwrap();
+        assert!(
+            body.contains("\"description\":\"a<b>&\\\"c\\\\\\u0007\\n\"}}"),
+            "{body}"
+        );
+    }
+
+    #[test]
+    fn description_is_trimmed_after_escaping_between_characters() {
+        for (text, language) in [
+            ("<é", Language::Xml),
+            ("&", Language::Xml),
+            ("\"€", Language::Json),
+        ] {
+            let long = text.repeat(4000);
+            let mut body = Body::new();
+            push_trimmed(&mut body, &long, language).unwrap();
+            assert!(body.len() <= 4096 && body.len() > 4090, "{}", body.len());
+            let whole = Escaped(&long, language).to_string();
+            assert!(whole.starts_with(body.as_str()));
+            if language == Language::Xml {
+                let document = std::format!("<x>{body}</x>");
+                assert!(roxmltree::Document::parse(&document).is_ok());
+            }
+        }
+    }
+}
