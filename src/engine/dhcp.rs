@@ -21,9 +21,8 @@ const FIRST_REFUSAL_WAIT: Duration = Duration::from_millis(100);
 
 /// A DHCP client.
 #[derive(Debug)]
-pub struct Client<'a> {
+pub struct Client {
     mac: [u8; 6],
-    host_name: Option<&'a str>,
     random: Random,
     xid: u32,
     started: Duration,
@@ -63,17 +62,11 @@ pub enum Event {
     Refused,
 }
 
-impl<'a> Client<'a> {
+impl Client {
     /// Creates a client that is due to send its first DISCOVER at `now`.
-    pub fn new(
-        mac: [u8; 6],
-        host_name: Option<&'a str>,
-        mut random: Random,
-        now: Duration,
-    ) -> Self {
+    pub fn new(mac: [u8; 6], mut random: Random, now: Duration) -> Self {
         Client {
             mac,
-            host_name,
             xid: random.bits(),
             random,
             started: now,
@@ -113,7 +106,15 @@ impl<'a> Client<'a> {
     }
 
     /// Writes the frame that is due into `frame` and returns its length.
-    pub fn poll(&mut self, now: Duration, frame: &mut [u8]) -> Option<usize> {
+    ///
+    /// `host_name` goes into the message when it is known: whatever name is sent first resolves in
+    /// the network's zone, so it must be the final one.
+    pub fn poll(
+        &mut self,
+        now: Duration,
+        frame: &mut [u8],
+        host_name: Option<&str>,
+    ) -> Option<usize> {
         if now < self.due {
             return None;
         }
@@ -148,7 +149,7 @@ impl<'a> Client<'a> {
             xid: self.xid,
             seconds: u16::try_from(seconds).unwrap_or(u16::MAX),
             broadcast,
-            host_name: self.host_name,
+            host_name,
         }
         .emit(frame)
     }

@@ -20,9 +20,9 @@ const PRIMARY_GRACE: Duration = Duration::from_secs(3);
 
 /// An interface on its way to a lease.
 #[derive(Debug)]
-struct Candidate<'a, L> {
+struct Candidate<L> {
     link: L,
-    client: Client<'a>,
+    client: Client,
     lease: Option<(Lease, Duration)>,
     /// The router that was asked for its hardware address, and its answer.
     router: Option<(Ipv4Addr, Option<[u8; 6]>)>,
@@ -30,8 +30,8 @@ struct Candidate<'a, L> {
 
 /// The interfaces.
 #[derive(Debug)]
-pub struct Network<'a, L> {
-    candidates: Vec<Candidate<'a, L>, MAX_NICS>,
+pub struct Network<L> {
+    candidates: Vec<Candidate<L>, MAX_NICS>,
     damaged: u32,
 }
 
@@ -48,7 +48,7 @@ pub struct Chosen<L> {
     pub discovers: u8,
 }
 
-impl<'a, L: Link> Network<'a, L> {
+impl<L: Link> Network<L> {
     /// Creates a network without interfaces.
     pub const fn new() -> Self {
         Network {
@@ -58,14 +58,8 @@ impl<'a, L: Link> Network<'a, L> {
     }
 
     /// Adds an interface that is up; gives it back when there are too many.
-    pub fn add(
-        &mut self,
-        link: L,
-        host_name: Option<&'a str>,
-        random: Random,
-        now: Duration,
-    ) -> Result<(), L> {
-        let client = Client::new(link.mac(), host_name, random, now);
+    pub fn add(&mut self, link: L, random: Random, now: Duration) -> Result<(), L> {
+        let client = Client::new(link.mac(), random, now);
         let candidate = Candidate {
             link,
             client,
@@ -111,9 +105,14 @@ impl<'a, L: Link> Network<'a, L> {
     }
 
     /// Takes in what has arrived and sends what is due; returns the interface once it is chosen.
-    pub fn poll(&mut self, now: Duration, buffers: &mut FrameBuffers) -> Option<Chosen<L>> {
+    pub fn poll(
+        &mut self,
+        now: Duration,
+        buffers: &mut FrameBuffers,
+        host_name: Option<&str>,
+    ) -> Option<Chosen<L>> {
         for candidate in &mut self.candidates {
-            candidate.poll(now, buffers, &mut self.damaged);
+            candidate.poll(now, buffers, host_name, &mut self.damaged);
         }
         let index = self.choose(now)?;
         let candidate = self.candidates.swap_remove(index);
@@ -166,14 +165,20 @@ impl<'a, L: Link> Network<'a, L> {
     }
 }
 
-impl<L: Link> Default for Network<'_, L> {
+impl<L: Link> Default for Network<L> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<L: Link> Candidate<'_, L> {
-    fn poll(&mut self, now: Duration, buffers: &mut FrameBuffers, damaged: &mut u32) {
+impl<L: Link> Candidate<L> {
+    fn poll(
+        &mut self,
+        now: Duration,
+        buffers: &mut FrameBuffers,
+        host_name: Option<&str>,
+        damaged: &mut u32,
+    ) {
         for _ in 0..64 {
             let Some(frame) = link::receive_valid(&mut self.link, &mut buffers.receive, damaged)
             else {
@@ -190,7 +195,7 @@ impl<L: Link> Candidate<'_, L> {
                 *answer = Some(mac);
             }
         }
-        while let Some(length) = self.client.poll(now, &mut buffers.send) {
+        while let Some(length) = self.client.poll(now, &mut buffers.send, host_name) {
             self.link
                 .send(buffers.send.get(..length).unwrap_or_default());
         }

@@ -22,8 +22,9 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// The platform may serve a goal state without roles for a while; waagent asks this often.
 const ROLES_WAIT: Duration = Duration::from_millis(500);
-/// Failures of the first door that count as "there is no such door" before the second is tried.
+/// Failures of the first door before the second is tried; a plain "not found" weighs [`NOT_FOUND`].
 const DOOR_TRIES: u8 = 6;
+const NOT_FOUND: u8 = 3;
 /// A server must not make us wait beyond reason.
 const LONGEST_RETRY_AFTER: u32 = 120;
 
@@ -295,7 +296,7 @@ impl<'b> Wireserver<'b> {
                     Ok(goal) => self.goal = Some((goal, now)),
                     Err(fault) => {
                         self.fail(WireserverFault::GoalState(fault));
-                        self.door_failed();
+                        self.door_failed(1);
                         self.wait_until = now.saturating_add(ROLES_WAIT);
                     }
                 }
@@ -322,7 +323,7 @@ impl<'b> Wireserver<'b> {
                 }
             }
             404 | 405 | 501 => {
-                self.door_failed();
+                self.door_failed(NOT_FOUND);
                 self.hold_back(now, response.retry_after);
             }
             _ => self.hold_back(now, response.retry_after),
@@ -330,8 +331,8 @@ impl<'b> Wireserver<'b> {
     }
 
     /// Counts a failure of the door itself, and tries the other one when there are too many.
-    fn door_failed(&mut self) {
-        self.door_failures = self.door_failures.saturating_add(1);
+    fn door_failed(&mut self, weight: u8) {
+        self.door_failures = self.door_failures.saturating_add(weight);
         let tries = match self.door {
             Door::Xml => DOOR_TRIES,
             // Where there is no second door, the first is the better bet after all.

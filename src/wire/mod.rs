@@ -27,6 +27,7 @@ pub mod iso9660;
 pub mod moddep;
 pub mod names;
 pub mod ovf;
+pub mod report;
 pub mod rtnetlink;
 pub mod secret;
 pub mod sshkey;
