@@ -32,6 +32,7 @@ pub mod rtnetlink;
 pub mod secret;
 pub mod sshkey;
 pub mod superblock;
+pub mod timestamp;
 pub mod udf;
 pub mod uevent;
 pub mod vmid;
