@@ -5,12 +5,17 @@
 //! Layouts and numbers are those of the kernel's uapi headers, by way of `linux_raw_sys`.
 
 use core::ffi::{CStr, c_char, c_int, c_long};
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, size_of};
 
 use linux_raw_sys::general::{
-    __NR_clock_gettime, __NR_clone, __NR_execve, __NR_exit_group, __kernel_timespec, SIGCHLD,
+    __NR_clock_gettime, __NR_clone, __NR_execve, __NR_exit_group, __NR_recvmsg, __NR_setsockopt,
+    __kernel_timespec, SIGCHLD, iovec,
 };
+use linux_raw_sys::if_packet::sockaddr_ll;
+use linux_raw_sys::net::{AF_PACKET, MSG_TRUNC, cmsghdr, msghdr};
+use rustix::fd::{AsFd, AsRawFd};
 use rustix::io::{Errno, Result};
+use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 
 #[link(name = "c")]
 unsafe extern "C" {
@@ -36,6 +41,171 @@ fn last_error() -> Errno {
     let errno = __errno_location();
     // SAFETY: libc gives the address of this thread's errno, which is always readable.
     Errno::from_raw_os_error(unsafe { *errno })
+}
+
+/// The number of a descriptor as an argument.
+fn number_of(descriptor: &impl AsFd) -> usize {
+    descriptor.as_fd().as_raw_fd().cast_unsigned() as usize
+}
+
+/// A type that the kernel may read byte by byte: no padding, no invariant that it could break.
+///
+/// # Safety
+///
+/// The type is `repr(C)`, and the memory it points to, if any, lives as long as the value.
+pub(super) unsafe trait OptionValue {}
+
+// SAFETY: a plain integer.
+unsafe impl OptionValue for c_int {}
+
+/// Sets a socket option that has no function in rustix.
+pub(super) fn set_option<T: OptionValue>(
+    socket: impl AsFd,
+    level: u32,
+    name: u32,
+    value: &T,
+) -> Result<()> {
+    let value = core::ptr::from_ref(value) as usize;
+    let arguments = [
+        number_of(&socket),
+        level as usize,
+        name as usize,
+        value,
+        size_of::<T>(),
+        0,
+    ];
+    // SAFETY: the kernel reads `size_of::<T>()` bytes of a live `T` and what that points to.
+    unsafe { call(__NR_setsockopt, arguments) }.map(drop)
+}
+
+/// One instruction of the kernel's classic packet filter (`struct sock_filter`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Instruction {
+    pub(super) code: u16,
+    pub(super) if_true: u8,
+    pub(super) if_false: u8,
+    pub(super) operand: u32,
+}
+
+/// A packet filter as `SO_ATTACH_FILTER` takes it (`struct sock_fprog`).
+#[repr(C)]
+pub(super) struct Program {
+    length: u16,
+    instructions: *const Instruction,
+}
+
+// SAFETY: `Program::new` takes a static slice, so the instructions outlive every value.
+unsafe impl OptionValue for Program {}
+
+impl Program {
+    /// Describes a filter; one of more than 65535 instructions is cut, which the kernel refuses.
+    pub(super) const fn new(instructions: &'static [Instruction]) -> Self {
+        Self {
+            length: instructions.len() as u16,
+            instructions: instructions.as_ptr(),
+        }
+    }
+}
+
+/// The address of an interface as `AF_PACKET` takes it: this `protocol` on the link `index`.
+pub(super) struct LinkAddress {
+    pub(super) index: u32,
+    pub(super) protocol: u16,
+}
+
+// SAFETY: `f` gets a whole `sockaddr_ll` that lives until it returns, and that struct's size.
+unsafe impl SocketAddrArg for LinkAddress {
+    unsafe fn with_sockaddr<R>(
+        &self,
+        f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,
+    ) -> R {
+        let address = sockaddr_ll {
+            sll_family: AF_PACKET as u16,
+            sll_protocol: self.protocol.to_be(),
+            sll_ifindex: self.index.cast_signed(),
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 0,
+            sll_addr: [0; 8],
+        };
+        f(
+            (&raw const address).cast(),
+            size_of::<sockaddr_ll>() as SocketAddrLen,
+        )
+    }
+}
+
+/// Room for one control message with a payload of up to 32 bytes.
+#[repr(C)]
+struct Control {
+    header: cmsghdr,
+    payload: [u8; 32],
+}
+
+/// What [`receive_message`] got.
+pub(super) struct Received<const N: usize> {
+    /// The length of the datagram, which may be more than the buffer held.
+    pub(super) length: usize,
+    /// Whether the buffer was too small.
+    pub(super) truncated: bool,
+    /// The payload of the control message that was asked for, if it came first and whole.
+    pub(super) control: Option<[u8; N]>,
+}
+
+/// Receives one datagram and the payload of its control message `level`/`kind`, at most 32 bytes.
+pub(super) fn receive_message<const N: usize>(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    (level, kind): (u32, u32),
+) -> Result<Received<N>> {
+    let mut data = iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len() as u64,
+    };
+    let mut control = Control {
+        header: cmsghdr {
+            cmsg_len: 0,
+            cmsg_level: 0,
+            cmsg_type: 0,
+        },
+        payload: [0; 32],
+    };
+    let mut message = msghdr {
+        msg_name: core::ptr::null_mut(),
+        msg_namelen: 0,
+        msg_iov: (&raw mut data).cast(),
+        msg_iovlen: 1,
+        msg_control: (&raw mut control).cast(),
+        msg_controllen: size_of::<Control>(),
+        msg_flags: 0,
+    };
+    let arguments = [
+        number_of(&socket),
+        &raw mut message as usize,
+        MSG_TRUNC as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: `message` describes a buffer and a control area that outlive the call; the kernel
+    // writes at most their lengths.
+    let length = unsafe { call(__NR_recvmsg, arguments) }?;
+    let truncated = message.msg_flags & MSG_TRUNC != 0 || length > buffer.len();
+    // `cmsg_len` counts the header; it stays 0 when the kernel had nothing to say.
+    let ours = control.header.cmsg_level.cast_unsigned() == level
+        && control.header.cmsg_type.cast_unsigned() == kind
+        && control.header.cmsg_len >= size_of::<cmsghdr>() + N;
+    let control = if ours {
+        control.payload.first_chunk().copied()
+    } else {
+        None
+    };
+    Ok(Received {
+        length,
+        truncated,
+        control,
+    })
 }
 
 /// Reads a clock by the system call itself.

@@ -1,0 +1,370 @@
+//! The network room against a real kernel: packet sockets and links on a veth pair.
+//!
+//! Each test runs itself again in a user and network namespace of its own (`unshare` of util-linux),
+//! so it needs no root and never sees the network of the machine. Where namespaces cannot be made
+//! a test is skipped with a word, unless `CI` or `PREROOT_STRICT` is set: then it fails.
+
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::net::UdpSocket;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use preroot::linux::packet::{Frame, PacketSocket};
+use preroot::linux::poll;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketType, socket};
+
+/// Runs `body` in a namespace where `left` and `right` are the two ends of a cable, both down.
+fn in_namespace(test: &str, body: fn()) {
+    const INSIDE: &str = "PREROOT_TEST_INSIDE";
+    if env::var_os(INSIDE).is_some() {
+        ip(
+            "link add left address 02:00:00:00:00:0a type veth peer name right address 02:00:00:00:00:0b",
+        );
+        return body();
+    }
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net", "--"]);
+        // Where `ip` is, on systems that hide it from users.
+        let path = env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
+        command
+    };
+    let probe = unshare()
+        .args(["ip", "link", "add", "name", "probe", "type", "veth"])
+        .output();
+    if !probe.as_ref().is_ok_and(|output| output.status.success()) {
+        let strict = ["CI", "PREROOT_STRICT"]
+            .iter()
+            .any(|name| env::var_os(name).is_some());
+        assert!(
+            !strict,
+            "no namespace with a veth pair to be had: {probe:?}"
+        );
+        // Past the test harness, which would keep it to itself.
+        let _ = writeln!(
+            io::stderr(),
+            "{test}: skipped, no namespace with a veth pair to be had"
+        );
+        return;
+    }
+    let output = unshare()
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    // A misspelt name runs nothing at all, with success.
+    let passed = output.status.success() && said.contains("1 passed");
+    assert!(passed, "{test} in its namespace: {said}{complained}");
+}
+
+fn ip(command: &str) {
+    let output = Command::new("ip")
+        .args(command.split(' '))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "ip {command}: {output:?}");
+}
+
+/// Switches IPv6 off, which would chatter, and both ends on.
+fn up() {
+    for end in ["left", "right"] {
+        // Absent on a kernel without IPv6.
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6"), "1");
+    }
+    ip("link set left up");
+    ip("link set right up");
+    wait_for_the_queues();
+}
+
+/// Waits until both ends really send.
+///
+/// An end whose carrier comes by the other end's doing gets its queue a little later, from a kernel
+/// thread; until then what it is given to send vanishes without an error.
+fn wait_for_the_queues() {
+    let sends = |end| {
+        let output = Command::new("ip")
+            .args(["-o", "link", "show", end])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("state UP")
+    };
+    let start = Instant::now();
+    while !(sends("left") && sends("right")) {
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "the cable has no carrier"
+        );
+    }
+}
+
+fn open(name: &str) -> PacketSocket {
+    PacketSocket::open(index(name)).unwrap()
+}
+
+fn index(name: &str) -> u32 {
+    // Any socket serves to ask.
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+    rustix::net::netdevice::name_to_index(&socket, name).unwrap()
+}
+
+/// Waits for the next frame, up to two seconds.
+fn next(socket: &PacketSocket, buffer: &mut [u8]) -> Result<Option<Frame>, Errno> {
+    let mut fds = [PollFd::new(socket, PollFlags::IN)];
+    poll::wait(&mut fds, Some(Duration::from_secs(2))).unwrap();
+    socket.receive(buffer)
+}
+
+const LEFT: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
+const RIGHT: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
+
+/// A frame from `right` to `left`.
+fn ethernet(kind: u16, payload: &[u8]) -> Vec<u8> {
+    [&LEFT[..], &RIGHT, &kind.to_be_bytes(), payload].concat()
+}
+
+/// An IPv4 packet whose header has `options` words more than it must have; checksums are 0.
+fn ipv4(options: u8, fragment: u16, protocol: u8, ports: (u16, u16)) -> Vec<u8> {
+    let mut packet = vec![0; 20 + usize::from(options) * 4 + 40];
+    packet[0] = 0x45 + options;
+    let length = (packet.len() as u16).to_be_bytes();
+    packet[2..4].copy_from_slice(&length);
+    packet[6..8].copy_from_slice(&fragment.to_be_bytes());
+    packet[8] = 64;
+    packet[9] = protocol;
+    packet[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+    let transport = 20 + usize::from(options) * 4;
+    packet[transport..transport + 2].copy_from_slice(&ports.0.to_be_bytes());
+    packet[transport + 2..transport + 4].copy_from_slice(&ports.1.to_be_bytes());
+    packet
+}
+
+const IPV4: u16 = 0x0800;
+const ARP: u16 = 0x0806;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+#[test]
+fn frames_arrive_and_own_frames_do_not_come_back() {
+    in_namespace("frames_arrive_and_own_frames_do_not_come_back", || {
+        up();
+        let (left, right) = (open("left"), open("right"));
+        let mut buffer = [0; 2048];
+        let there = [&RIGHT[..], &LEFT, &ARP.to_be_bytes(), &[1; 46]].concat();
+        left.send(&there).unwrap();
+        let frame = next(&right, &mut buffer).unwrap().unwrap();
+        assert_eq!(
+            frame,
+            Frame {
+                len: there.len(),
+                whole: true,
+                checksum_ready: false
+            }
+        );
+        assert_eq!(buffer[..frame.len], there);
+        let back = ethernet(ARP, &[2; 46]);
+        right.send(&back).unwrap();
+        // The first thing the left end sees is the answer, not its own frame.
+        let frame = next(&left, &mut buffer).unwrap().unwrap();
+        assert_eq!(buffer[..frame.len], back);
+        assert_eq!(left.receive(&mut buffer), Ok(None));
+        assert_eq!(right.receive(&mut buffer), Ok(None));
+    });
+}
+
+#[test]
+fn only_arp_dhcp_and_http_answers_pass_the_filter() {
+    in_namespace("only_arp_dhcp_and_http_answers_pass_the_filter", || {
+        up();
+        let (left, right) = (open("left"), open("right"));
+        let other_station = [
+            &[2, 0, 0, 0, 0, 0x0c][..],
+            &RIGHT,
+            &ARP.to_be_bytes(),
+            &[0; 46],
+        ];
+        let broadcast = [&[0xff; 6][..], &RIGHT, &ARP.to_be_bytes(), &[0; 46]];
+        let cases: &[(&str, bool, Vec<u8>)] = &[
+            ("arp", true, ethernet(ARP, &[0; 46])),
+            ("arp to all", true, broadcast.concat()),
+            ("arp for another station", false, other_station.concat()),
+            ("ipv6", false, ethernet(0x86dd, &[0; 46])),
+            ("dhcp", true, ethernet(IPV4, &ipv4(0, 0, UDP, (67, 68)))),
+            (
+                "dhcp, long header",
+                true,
+                ethernet(IPV4, &ipv4(10, 0, UDP, (67, 68))),
+            ),
+            (
+                "dhcp, may not be fragmented",
+                true,
+                ethernet(IPV4, &ipv4(0, 0x4000, UDP, (67, 68))),
+            ),
+            (
+                "dhcp, later fragment",
+                false,
+                ethernet(IPV4, &ipv4(0, 7, UDP, (67, 68))),
+            ),
+            (
+                "dhcp to a server",
+                false,
+                ethernet(IPV4, &ipv4(0, 0, UDP, (68, 67))),
+            ),
+            ("dns", false, ethernet(IPV4, &ipv4(0, 0, UDP, (53, 4000)))),
+            (
+                "http answer",
+                true,
+                ethernet(IPV4, &ipv4(0, 0, TCP, (80, 4000))),
+            ),
+            (
+                "http answer, long header",
+                true,
+                ethernet(IPV4, &ipv4(3, 0, TCP, (80, 4000))),
+            ),
+            (
+                "http request",
+                false,
+                ethernet(IPV4, &ipv4(0, 0, TCP, (4000, 80))),
+            ),
+            (
+                "http port, options say so only",
+                false,
+                ethernet(IPV4, &ipv4(1, 0, TCP, (81, 80))),
+            ),
+            (
+                "tcp on the dhcp port",
+                false,
+                ethernet(IPV4, &ipv4(0, 0, TCP, (67, 68))),
+            ),
+            (
+                "udp on the http port",
+                false,
+                ethernet(IPV4, &ipv4(0, 0, UDP, (80, 4000))),
+            ),
+            ("icmp", false, ethernet(IPV4, &ipv4(0, 0, 1, (80, 68)))),
+            (
+                "cut before the ports",
+                false,
+                ethernet(IPV4, &ipv4(0, 0, UDP, (67, 68))[..22]),
+            ),
+            ("nothing but a header", false, ethernet(IPV4, &[])),
+        ];
+        let mut buffer = [0; 2048];
+        let mark = ethernet(ARP, &[0x55; 46]);
+        for (name, passes, frame) in cases {
+            right.send(frame).unwrap();
+            // The mark passes for sure and is behind the frame: no time is waited for silence.
+            right.send(&mark).unwrap();
+            let first = next(&left, &mut buffer).unwrap().unwrap();
+            let passed = buffer[..first.len] == **frame;
+            assert_eq!(passed, *passes, "{name}");
+            if passed {
+                let second = next(&left, &mut buffer).unwrap().unwrap();
+                assert_eq!(buffer[..second.len], mark, "{name}");
+            } else {
+                assert_eq!(buffer[..first.len], mark, "{name}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_frame_that_is_cut_is_noticed_and_the_next_is_whole() {
+    in_namespace(
+        "a_frame_that_is_cut_is_noticed_and_the_next_is_whole",
+        || {
+            up();
+            let (left, right) = (open("left"), open("right"));
+            let long = ethernet(ARP, &[3; 186]);
+            right.send(&long).unwrap();
+            right.send(&ethernet(ARP, &[4; 46])).unwrap();
+            let mut buffer = [0; 64];
+            let frame = next(&left, &mut buffer).unwrap().unwrap();
+            assert_eq!((frame.len, frame.whole), (64, false));
+            assert_eq!(buffer, long[..64]);
+            let frame = next(&left, &mut buffer).unwrap().unwrap();
+            assert_eq!((frame.len, frame.whole), (60, true));
+        },
+    );
+}
+
+#[test]
+fn checksums_are_settled_only_where_the_kernel_says_so() {
+    in_namespace(
+        "checksums_are_settled_only_where_the_kernel_says_so",
+        || {
+            up();
+            ip("address add 10.0.0.1/24 dev right");
+            ip("neighbour add 10.0.0.2 lladdr 02:00:00:00:00:0a dev right");
+            let (left, right) = (open("left"), open("right"));
+            let mut buffer = [0; 2048];
+            // The kernel of this very host leaves the checksum to a device that does not exist.
+            let kernel = UdpSocket::bind("10.0.0.1:67").unwrap();
+            kernel.send_to(b"from the kernel", "10.0.0.2:68").unwrap();
+            let frame = next(&left, &mut buffer).unwrap().unwrap();
+            assert_eq!(&buffer[frame.len - 15..frame.len], b"from the kernel");
+            assert!(frame.checksum_ready);
+            // A raw frame is what its sender made it; nobody vouches for it.
+            right
+                .send(&ethernet(IPV4, &ipv4(0, 0, UDP, (67, 68))))
+                .unwrap();
+            let frame = next(&left, &mut buffer).unwrap().unwrap();
+            assert!(frame.whole && !frame.checksum_ready);
+        },
+    );
+}
+
+#[test]
+fn an_interface_that_goes_down_comes_back() {
+    in_namespace("an_interface_that_goes_down_comes_back", || {
+        up();
+        let (left, right) = (open("left"), open("right"));
+        let mut buffer = [0; 2048];
+        ip("link set left down");
+        assert_eq!(next(&left, &mut buffer), Err(Errno::NETDOWN));
+        assert_eq!(left.receive(&mut buffer), Ok(None), "reported once");
+        assert_eq!(left.send(&[0xff; 60]), Err(Errno::NETDOWN));
+        ip("link set left up");
+        wait_for_the_queues();
+        let frame = ethernet(ARP, &[6; 46]);
+        right.send(&frame).unwrap();
+        let got = next(&left, &mut buffer).unwrap().unwrap();
+        assert_eq!(buffer[..got.len], frame);
+        assert_eq!(left.send(&[0xff; 60]), Ok(()));
+    });
+}
+
+#[test]
+fn an_interface_that_is_down_at_first_can_be_opened() {
+    in_namespace("an_interface_that_is_down_at_first_can_be_opened", || {
+        let left = open("left");
+        let mut buffer = [0; 2048];
+        assert_eq!(left.receive(&mut buffer), Err(Errno::NETDOWN));
+        up();
+        open("right").send(&ethernet(ARP, &[7; 46])).unwrap();
+        let got = next(&left, &mut buffer).unwrap().unwrap();
+        assert_eq!(got.len, 60);
+    });
+}
+
+#[test]
+fn an_interface_that_is_gone_is_an_error_for_good() {
+    in_namespace("an_interface_that_is_gone_is_an_error_for_good", || {
+        up();
+        let left = open("left");
+        let mut buffer = [0; 2048];
+        ip("link delete left");
+        assert_eq!(next(&left, &mut buffer), Err(Errno::NETDOWN));
+        assert_eq!(left.send(&[0xff; 60]), Err(Errno::NXIO));
+        assert_eq!(PacketSocket::open(4_000_000).err(), Some(Errno::NODEV));
+    });
+}
