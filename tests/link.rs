@@ -1,9 +1,10 @@
-//! The network room against a real kernel: packet sockets and links on a veth pair.
+//! Packet sockets and links against a real kernel, on a veth pair.
 //!
 //! Each test runs itself again in a user and network namespace of its own (`unshare` of util-linux),
 //! so it needs no root and never sees the network of the machine. Where namespaces cannot be made
 //! a test is skipped with a word, unless `CI` or `PREROOT_STRICT` is set: then it fails.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::io::{self, Write};
@@ -11,6 +12,7 @@ use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use preroot::linux::link::{LinkState, Links};
 use preroot::linux::packet::{Frame, PacketSocket};
 use preroot::linux::poll;
 use rustix::event::{PollFd, PollFlags};
@@ -366,5 +368,156 @@ fn an_interface_that_is_gone_is_an_error_for_good() {
         assert_eq!(next(&left, &mut buffer), Err(Errno::NETDOWN));
         assert_eq!(left.send(&[0xff; 60]), Err(Errno::NXIO));
         assert_eq!(PacketSocket::open(4_000_000).err(), Some(Errno::NODEV));
+    });
+}
+
+/// Reads states until `found` is content with what is known, for at most ten seconds.
+fn follow(links: &mut Links, found: impl Fn(&Known) -> bool) -> Known {
+    let mut known = Known::default();
+    let start = Instant::now();
+    loop {
+        while let Some(link) = links.next().unwrap() {
+            known.seen += 1;
+            if link.removed {
+                known.removed.push(link.name.as_str().to_owned());
+                known.links.remove(&link.index);
+            } else {
+                known.links.insert(link.index, link);
+            }
+        }
+        if found(&known) {
+            return known;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "{known:?}");
+        let mut fds = [PollFd::new(&*links, PollFlags::IN)];
+        poll::wait(&mut fds, Some(Duration::from_secs(1))).unwrap();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    links: BTreeMap<u32, LinkState>,
+    removed: Vec<String>,
+    seen: usize,
+}
+
+impl Known {
+    fn named(&self, name: &str) -> Option<&LinkState> {
+        self.links.values().find(|link| link.name == name)
+    }
+
+    fn has_carrier(&self, name: &str) -> bool {
+        self.named(name).is_some_and(|link| link.up && link.carrier)
+    }
+}
+
+#[test]
+fn a_dump_lists_all_there_is() {
+    in_namespace("a_dump_lists_all_there_is", || {
+        let mut links = Links::open().unwrap();
+        assert_eq!(
+            links.next(),
+            Ok(None),
+            "nothing is told before it is asked for"
+        );
+        links.dump().unwrap();
+        // All of it is there at once: nothing is waited for.
+        let known = follow(&mut links, |_| true);
+        assert_eq!(known.seen, 3);
+        let lo = known.named("lo").unwrap();
+        assert!(lo.index == 1 && !lo.ethernet && !lo.up && !lo.carrier);
+        for (name, mac) in [("left", LEFT), ("right", RIGHT)] {
+            let link = known.named(name).unwrap();
+            assert_eq!(
+                (link.index, link.mac, link.ethernet),
+                (index(name), mac, true)
+            );
+            assert!(!link.up && !link.carrier);
+        }
+    });
+}
+
+#[test]
+fn a_dump_of_many_links_is_whole() {
+    in_namespace("a_dump_of_many_links_is_whole", || {
+        for number in 0..40 {
+            ip(&format!(
+                "link add name many{number} type veth peer name peer{number}"
+            ));
+        }
+        let mut links = Links::open().unwrap();
+        links.dump().unwrap();
+        // Asked for again in the middle: the kernel would refuse a second list at the same time.
+        for _ in 0..10 {
+            assert!(links.next().unwrap().is_some());
+        }
+        links.dump().unwrap();
+        let known = follow(&mut links, |_| true);
+        assert_eq!(known.links.len(), 83);
+        assert_eq!(known.seen, 73 + 83);
+    });
+}
+
+#[test]
+fn a_link_that_is_switched_on_at_both_ends_gets_a_carrier() {
+    in_namespace(
+        "a_link_that_is_switched_on_at_both_ends_gets_a_carrier",
+        || {
+            let mut links = Links::open().unwrap();
+            let (left, right) = (index("left"), index("right"));
+            links.set_up(left).unwrap();
+            let known = follow(&mut links, |known| {
+                known.named("left").is_some_and(|link| link.up)
+            });
+            assert!(!known.has_carrier("left"), "the other end is off");
+            links.set_up(right).unwrap();
+            follow(&mut links, |known| {
+                known.has_carrier("left") && known.has_carrier("right")
+            });
+            links.set_down(right).unwrap();
+            follow(&mut links, |known| {
+                let carrier = known.named("left").map(|link| (link.up, link.carrier));
+                let off = known.named("right").map(|link| (link.up, link.carrier));
+                carrier == Some((true, false)) && off == Some((false, false))
+            });
+        },
+    );
+}
+
+#[test]
+fn a_link_that_is_renamed_or_removed_is_seen_as_such() {
+    in_namespace("a_link_that_is_renamed_or_removed_is_seen_as_such", || {
+        let mut links = Links::open().unwrap();
+        let left = index("left");
+        ip("link set left name other");
+        let known = follow(&mut links, |known| known.named("other").is_some());
+        assert_eq!(known.named("other").unwrap().index, left);
+        ip("link delete other");
+        let known = follow(&mut links, |known| known.removed.len() == 2);
+        assert!(known.removed.contains(&"other".into()) && known.removed.contains(&"right".into()));
+        assert_eq!(links.set_up(left), Err(Errno::NODEV));
+        assert_eq!(
+            links.set_up(index("lo")),
+            Ok(()),
+            "a refusal is over with its order"
+        );
+    });
+}
+
+#[test]
+fn changes_that_the_kernel_dropped_are_made_good() {
+    in_namespace("changes_that_the_kernel_dropped_are_made_good", || {
+        let mut links = Links::open().unwrap();
+        let left = index("left");
+        // Each gives an event that nobody reads, until the socket holds no more.
+        for _ in 0..1000 {
+            links.set_up(left).unwrap();
+            links.set_down(left).unwrap();
+        }
+        links.set_up(left).unwrap();
+        // `lo` has not changed: only a list can have named it.
+        let known = follow(&mut links, |known| known.named("lo").is_some());
+        assert!(known.seen < 2000, "nothing was dropped: {}", known.seen);
+        assert!(known.named("left").unwrap().up);
     });
 }

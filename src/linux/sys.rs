@@ -40,7 +40,11 @@ unsafe fn call(number: u32, arguments: [usize; 6]) -> Result<usize> {
 fn last_error() -> Errno {
     let errno = __errno_location();
     // SAFETY: libc gives the address of this thread's errno, which is always readable.
-    Errno::from_raw_os_error(unsafe { *errno })
+    match unsafe { *errno } {
+        number @ 1..=4095 => Errno::from_raw_os_error(number),
+        // rustix panics on numbers that no error has.
+        _ => Errno::IO,
+    }
 }
 
 /// The number of a descriptor as an argument.
