@@ -521,3 +521,26 @@ fn changes_that_the_kernel_dropped_are_made_good() {
         assert!(known.named("left").unwrap().up);
     });
 }
+
+#[test]
+fn a_list_that_changes_while_it_is_read_is_asked_for_again() {
+    in_namespace(
+        "a_list_that_changes_while_it_is_read_is_asked_for_again",
+        || {
+            for number in 0..20 {
+                ip(&format!(
+                    "link add name many{number} type veth peer name peer{number}"
+                ));
+            }
+            let mut links = Links::open().unwrap();
+            links.dump().unwrap();
+            let first = links.next().unwrap().unwrap();
+            assert_eq!(first.name, "lo");
+            // The kernel has written a part only, so the rest will be marked.
+            ip("link delete many7");
+            let known = follow(&mut links, |_| true);
+            assert!(known.named("lo").is_some(), "the list began anew");
+            assert_eq!(known.links.len(), 41);
+        },
+    );
+}
