@@ -120,13 +120,16 @@ impl PacketSocket {
     ///
     /// `EAGAIN` and `ENOBUFS` pass with time; `ENETDOWN` passes when the interface is up again,
     /// `ENXIO` means that it is gone for good.
+    /// Success is no proof: without a carrier, and for a moment after it came, the kernel has no
+    /// queue for the interface and drops the frame without a word.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         send(&self.socket, frame, SendFlags::DONTWAIT).map(drop)
     }
 
     /// Takes the next frame that has arrived; `None` when there is none now.
     ///
-    /// Each `ENETDOWN` is reported once: the socket goes on by itself when the interface is up again.
+    /// Each `ENETDOWN` is reported once (poll shows it as `ERR`): the socket goes on by itself when
+    /// the interface is up again.
     pub fn receive(&self, buffer: &mut [u8]) -> Result<Option<Frame>> {
         let received =
             match sys::receive_message::<4>(&self.socket, buffer, (SOL_PACKET, PACKET_AUXDATA)) {
