@@ -1,1 +1,466 @@
-//! OpenSSH public key lines.
+//! OpenSSH public key lines, as the platform hands them over and as `authorized_keys` holds them.
+//!
+//! Not a key library: nothing is signed, verified or generated. A key is cleaned of the line breaks that
+//! Azure's stores are known to leave in it and checked so far that sshd will accept the line, because a
+//! key that sshd silently ignores locks its owner out. Formats: RFC 4253 6.6, RFC 5656 3.1, RFC 8709 4 and
+//! OpenSSH's `PROTOCOL.u2f`.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use base64ct::{Base64, Encoding};
+
+use super::names::Short;
+
+/// Longest key line, as sshd reads them.
+pub const LINE_MAX: usize = 16 * 1024;
+
+/// Longest part of an unknown type that is repeated in a message.
+const TYPE_SHOWN: usize = 40;
+
+/// Says what the type of a key asks of its body.
+struct Type {
+    name: &'static str,
+    /// Number of length-prefixed fields, the type itself included.
+    fields: usize,
+    /// The one content that the second field may have.
+    curve: Option<&'static str>,
+    /// The one length that the second field may have.
+    point: Option<usize>,
+}
+
+const ED25519_POINT: Option<usize> = Some(32);
+
+/// The types that are accepted; `ssh-dss` and certificates are not among them.
+const TYPES: [Type; 7] = [
+    Type {
+        name: "ssh-ed25519",
+        fields: 2,
+        curve: None,
+        point: ED25519_POINT,
+    },
+    Type {
+        name: "ssh-rsa",
+        fields: 3,
+        curve: None,
+        point: None,
+    },
+    Type {
+        name: "ecdsa-sha2-nistp256",
+        fields: 3,
+        curve: Some("nistp256"),
+        point: None,
+    },
+    Type {
+        name: "ecdsa-sha2-nistp384",
+        fields: 3,
+        curve: Some("nistp384"),
+        point: None,
+    },
+    Type {
+        name: "ecdsa-sha2-nistp521",
+        fields: 3,
+        curve: Some("nistp521"),
+        point: None,
+    },
+    Type {
+        name: "sk-ssh-ed25519@openssh.com",
+        fields: 3,
+        curve: None,
+        point: ED25519_POINT,
+    },
+    Type {
+        name: "sk-ecdsa-sha2-nistp256@openssh.com",
+        fields: 4,
+        curve: Some("nistp256"),
+        point: None,
+    },
+];
+
+/// Says why a key is refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum KeyFault {
+    /// There is no text.
+    Empty,
+    /// The line is longer than sshd reads.
+    TooLong,
+    /// The type is not one that we know; the text starts like this.
+    UnknownType(TypeName),
+    /// The line starts with options, which the platform has no business to set.
+    Options,
+    /// There is no body after the type.
+    NoBody,
+    /// The body is not base64.
+    NotBase64,
+    /// The body names another type than the line does.
+    OtherType,
+    /// The body is cut or has the wrong parts for its type.
+    Structure,
+    /// A control character is in the line.
+    Control,
+}
+
+/// The start of a type that is not known, with what a terminal could misread replaced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct TypeName(Short<TYPE_SHOWN>);
+
+impl TypeName {
+    fn new(text: &str) -> Self {
+        let mut shown = heapless::String::<TYPE_SHOWN>::new();
+        for c in text
+            .chars()
+            .map(|c| if c.is_ascii_graphic() { c } else { '?' })
+        {
+            if shown.push(c).is_err() {
+                break;
+            }
+        }
+        // What was collected in a string of that size fits.
+        Self(Short::new(&shown).unwrap_or_default())
+    }
+}
+
+impl fmt::Display for KeyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("it is empty"),
+            Self::TooLong => write!(f, "it is longer than {LINE_MAX} bytes"),
+            Self::UnknownType(name) => {
+                write!(f, "type '{}' is not supported", name.0.as_str())
+            }
+            Self::Options => f.write_str("it starts with options"),
+            Self::NoBody => f.write_str("there is nothing after its type"),
+            Self::NotBase64 => f.write_str("its body is not base64"),
+            Self::OtherType => f.write_str("its body is of another type than the line says"),
+            Self::Structure => f.write_str("its body is cut or damaged"),
+            Self::Control => f.write_str("it has a control character"),
+        }
+    }
+}
+
+impl fmt::Debug for KeyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One checked key as one line: type, body, and a comment when it came with one.
+pub struct PublicKey {
+    line: String,
+    kind: &'static str,
+}
+
+impl PublicKey {
+    /// Cleans and checks one key; line breaks anywhere in it are dropped, not taken as a second line.
+    pub fn parse(text: &str) -> Result<Self, KeyFault> {
+        if text.len() > LINE_MAX {
+            return Err(KeyFault::TooLong);
+        }
+        let joined: String = text
+            .trim()
+            .chars()
+            .filter(|c| !matches!(c, '\r' | '\n'))
+            .collect();
+        let (word, rest) = split_word(&joined);
+        if word.is_empty() {
+            return Err(KeyFault::Empty);
+        }
+        let Some(kind) = TYPES.iter().find(|kind| kind.name == word) else {
+            let later = rest
+                .split_ascii_whitespace()
+                .any(|w| TYPES.iter().any(|t| t.name == w));
+            return Err(if later {
+                KeyFault::Options
+            } else {
+                KeyFault::UnknownType(TypeName::new(word))
+            });
+        };
+        let (body, comment) = split_word(rest);
+        if body.is_empty() {
+            return Err(KeyFault::NoBody);
+        }
+        if comment.chars().any(char::is_control) {
+            return Err(KeyFault::Control);
+        }
+        let blob = Base64::decode_vec(body).map_err(|_| KeyFault::NotBase64)?;
+        check(kind, &blob)?;
+
+        let mut line = String::with_capacity(joined.len());
+        for (word, gap) in [(word, ""), (body, " "), (comment.trim_end(), " ")] {
+            if !word.is_empty() {
+                line.push_str(gap);
+                line.push_str(word);
+            }
+        }
+        Ok(Self {
+            line,
+            kind: kind.name,
+        })
+    }
+
+    /// Shows the line, without a line break.
+    pub fn line(&self) -> &str {
+        &self.line
+    }
+
+    /// Names the type, such as `ssh-ed25519`.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// Shows the key itself in base64: equal for equal keys, whatever their comments.
+    pub fn body(&self) -> &str {
+        self.line.split(' ').nth(1).unwrap_or_default()
+    }
+
+    /// Tells whether a line of an `authorized_keys` file already holds this key.
+    pub fn is_on(&self, line: &[u8]) -> bool {
+        !line.trim_ascii_start().starts_with(b"#")
+            && line
+                .split(u8::is_ascii_whitespace)
+                .any(|word| word == self.body().as_bytes())
+    }
+}
+
+/// Adds `key` unless an equal one is there already, and tells whether it did.
+pub fn push_unique(keys: &mut Vec<PublicKey>, key: PublicKey) -> bool {
+    let new = keys.iter().all(|known| known.body() != key.body());
+    if new {
+        keys.push(key);
+    }
+    new
+}
+
+/// Splits the first word off, both parts without white space around them.
+fn split_word(text: &str) -> (&str, &str) {
+    let text = text.trim_ascii_start();
+    let end = text
+        .find(|c: char| c.is_ascii_whitespace())
+        .unwrap_or(text.len());
+    let (word, rest) = text.split_at(end);
+    (word, rest.trim_ascii_start())
+}
+
+/// Walks the fields of a key's body to its very end.
+fn check(kind: &Type, blob: &[u8]) -> Result<(), KeyFault> {
+    let mut rest = blob;
+    for index in 0..kind.fields {
+        let (length, tail) = rest.split_first_chunk::<4>().ok_or(KeyFault::Structure)?;
+        let length = u32::from_be_bytes(*length) as usize;
+        let (field, tail) = tail.split_at_checked(length).ok_or(KeyFault::Structure)?;
+        match index {
+            0 if field != kind.name.as_bytes() => return Err(KeyFault::OtherType),
+            1 if kind.curve.is_some_and(|curve| curve.as_bytes() != field)
+                || kind.point.is_some_and(|point| point != length) =>
+            {
+                return Err(KeyFault::Structure);
+            }
+            _ if field.is_empty() => return Err(KeyFault::Structure),
+            _ => {}
+        }
+        rest = tail;
+    }
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(KeyFault::Structure)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::format;
+
+    /// Damages good input at random, the same way in every run.
+    pub(crate) struct Mutator(u64);
+
+    impl Mutator {
+        pub(crate) fn new() -> Self {
+            Self(0x9e37_79b9_7f4a_7c15)
+        }
+
+        pub(crate) fn below(&mut self, bound: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % bound.max(1) as u64) as usize
+        }
+
+        /// Flips bytes, cuts the end off, drops or repeats a stretch.
+        pub(crate) fn damage(&mut self, good: &[u8]) -> Vec<u8> {
+            let mut bytes = good.to_vec();
+            for _ in 0..=self.below(4) {
+                let at = self.below(bytes.len());
+                let end = (at + self.below(24)).min(bytes.len());
+                match self.below(6) {
+                    0 => bytes.truncate(at),
+                    1 => drop(bytes.drain(at..end)),
+                    2 => {
+                        let again = bytes[at..end].to_vec();
+                        bytes.splice(at..at, again);
+                    }
+                    _ if bytes.is_empty() => {}
+                    _ => bytes[at] = self.below(256) as u8,
+                }
+            }
+            bytes
+        }
+    }
+
+    const ED25519: &str = include_str!("../../tests/data/sshkey/ed25519.pub");
+    const RSA: &str = include_str!("../../tests/data/sshkey/rsa.pub");
+    const ECDSA: &str = include_str!("../../tests/data/sshkey/ecdsa.pub");
+    const ECDSA521: &str = include_str!("../../tests/data/sshkey/ecdsa521.pub");
+
+    fn fault(text: &str) -> KeyFault {
+        PublicKey::parse(text).err().expect("the key is refused")
+    }
+
+    /// Builds the base64 body of a key from its fields.
+    fn body(fields: &[&[u8]]) -> String {
+        let mut blob = Vec::new();
+        for field in fields {
+            blob.extend_from_slice(&(field.len() as u32).to_be_bytes());
+            blob.extend_from_slice(field);
+        }
+        Base64::encode_string(&blob)
+    }
+
+    #[test]
+    fn keys_made_by_ssh_keygen_pass_unchanged_but_for_their_line_break() {
+        for text in [ED25519, RSA, ECDSA, ECDSA521] {
+            let key = PublicKey::parse(text).unwrap();
+            assert_eq!(key.line(), text.trim_end());
+            assert!(text.contains(key.body()) && text.starts_with(key.kind()));
+        }
+    }
+
+    #[test]
+    fn line_breaks_inside_and_after_a_key_are_dropped() {
+        let clean = RSA.trim_end();
+        let folded = format!(
+            "{}\r\n{}\n{}\r\n",
+            &clean[..80],
+            &clean[80..144],
+            &clean[144..]
+        );
+        assert_eq!(PublicKey::parse(&folded).unwrap().line(), clean);
+    }
+
+    #[test]
+    fn white_space_between_words_becomes_one_space() {
+        let text = ED25519.trim_end().replace(' ', " \t ");
+        assert_eq!(PublicKey::parse(&text).unwrap().line(), ED25519.trim_end());
+    }
+
+    #[test]
+    fn security_keys_and_keys_without_a_comment_pass() {
+        let sk = "sk-ssh-ed25519@openssh.com";
+        let line = format!("{sk} {}", body(&[sk.as_bytes(), &[7; 32], b"ssh:"]));
+        assert_eq!(PublicKey::parse(&line).unwrap().line(), line);
+        let sk = "sk-ecdsa-sha2-nistp256@openssh.com";
+        let line = format!(
+            "{sk} {}",
+            body(&[sk.as_bytes(), b"nistp256", &[4; 65], b"ssh:"])
+        );
+        assert_eq!(PublicKey::parse(&line).unwrap().line(), line);
+    }
+
+    #[test]
+    fn unknown_types_are_refused_by_name() {
+        let old = format!("ssh-dss {} me", body(&[b"ssh-dss", b"p"]));
+        assert_eq!(
+            format!("{}", fault(&old)),
+            "type 'ssh-dss' is not supported"
+        );
+        let pem = "-----BEGIN CERTIFICATE-----\r\nMIIB";
+        assert_eq!(
+            format!("{}", fault(pem)),
+            "type '-----BEGIN' is not supported"
+        );
+        let rude = format!("\u{1b}[2J{}", "x".repeat(100));
+        let shown = format!("type '?[2J{}' is not supported", "x".repeat(36));
+        assert_eq!(format!("{}", fault(&rude)), shown);
+    }
+
+    #[test]
+    fn options_are_refused() {
+        let text = format!("command=\"/bin/rm -rf /\",no-pty {ED25519}");
+        assert_eq!(fault(&text), KeyFault::Options);
+    }
+
+    #[test]
+    fn body_of_another_type_is_refused() {
+        let swapped = ED25519.replacen("ssh-ed25519", "ssh-rsa", 1);
+        assert_eq!(fault(&swapped), KeyFault::OtherType);
+    }
+
+    #[test]
+    fn damaged_bodies_are_refused() {
+        assert_eq!(fault("ssh-rsa"), KeyFault::NoBody);
+        assert_eq!(fault(" \r\n"), KeyFault::Empty);
+        assert_eq!(fault("ssh-rsa AAAA!"), KeyFault::NotBase64);
+        // Cut at a multiple of four, the rest is still base64.
+        let cut = &RSA[..8 + 64];
+        assert_eq!(fault(cut), KeyFault::Structure);
+        let short = format!("ssh-ed25519 {}", body(&[b"ssh-ed25519", &[7; 31]]));
+        assert_eq!(fault(&short), KeyFault::Structure);
+        let long = format!("ssh-ed25519 {}", body(&[b"ssh-ed25519", &[7; 32], b"more"]));
+        assert_eq!(fault(&long), KeyFault::Structure);
+        let curve = format!(
+            "ecdsa-sha2-nistp256 {}",
+            body(&[b"ecdsa-sha2-nistp256", b"nistp384", &[4; 65]])
+        );
+        assert_eq!(fault(&curve), KeyFault::Structure);
+    }
+
+    #[test]
+    fn control_characters_in_a_comment_are_refused() {
+        assert_eq!(
+            fault(&format!("{} a\u{7}b", ED25519.trim_end())),
+            KeyFault::Control
+        );
+    }
+
+    #[test]
+    fn a_line_longer_than_sshd_reads_is_refused() {
+        let long = format!("{} {}", ED25519.trim_end(), "c".repeat(LINE_MAX));
+        assert_eq!(fault(&long), KeyFault::TooLong);
+    }
+
+    #[test]
+    fn equal_keys_are_kept_once_whatever_their_comments() {
+        let mut keys = Vec::new();
+        assert!(push_unique(&mut keys, PublicKey::parse(ED25519).unwrap()));
+        let other_comment = ED25519.replace("demo@laptop", "again");
+        assert!(!push_unique(
+            &mut keys,
+            PublicKey::parse(&other_comment).unwrap()
+        ));
+        assert!(push_unique(&mut keys, PublicKey::parse(RSA).unwrap()));
+        assert_eq!(keys.len(), 2);
+    }
+
+    #[test]
+    fn a_key_is_found_behind_options_but_not_in_a_comment_line() {
+        let key = PublicKey::parse(ED25519).unwrap();
+        assert!(key.is_on(ED25519.trim_end().as_bytes()));
+        assert!(key.is_on(format!("no-pty,from=\"10.0.0.0/8\" {ED25519}").as_bytes()));
+        assert!(!key.is_on(format!("# {ED25519}").as_bytes()));
+        assert!(!key.is_on(RSA.as_bytes()));
+    }
+
+    #[test]
+    fn mutated_keys_never_panic_and_never_pass_with_a_line_break() {
+        let mut mutator = Mutator::new();
+        for round in 0..5_000 {
+            let seed = [ED25519, RSA, ECDSA, ECDSA521][round % 4];
+            let bytes = mutator.damage(seed.as_bytes());
+            if let Ok(key) = PublicKey::parse(&String::from_utf8_lossy(&bytes)) {
+                assert!(!key.line().contains(['\r', '\n', '\0']));
+            }
+        }
+    }
+}
