@@ -1,1 +1,395 @@
 //! The provisioning document `ovf-env.xml`.
+//!
+//! Reads what the platform says into plain fields; whether a name or a key is any good is decided where
+//! the identity is made. Elements are matched by namespace URI and local name, as the prefixes vary from
+//! copy to copy. Follows `protocol.md` 5.5; what it says of a bad document is cloud-init's wording, which
+//! support tooling knows.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use base64ct::{Base64, Encoding};
+use roxmltree::{Document, Node, ParsingOptions};
+use zeroize::Zeroizing;
+
+use super::secret::Secret;
+
+/// Largest document; custom and user data at their limit make 180 KiB.
+///
+/// The parser may copy a text three times over, so that this is also what keeps it inside the arena.
+pub const DOCUMENT_MAX: usize = 512 * 1024;
+/// Most public keys; Azure allows far fewer.
+pub const KEYS_MAX: usize = 64;
+/// Longest base64 of custom data: Azure's 64 KiB make 87 384 characters.
+pub const CUSTOM_DATA_TEXT_MAX: usize = 128 * 1024;
+
+/// Most tags: the parser reserves a node for each before it starts.
+const TAGS_MAX: usize = 2048;
+/// Most nodes: a tag and the text after it.
+const NODES_MAX: u32 = 4096;
+/// Most equals signs: each may be an attribute or a namespace, whose checks are quadratic.
+const EQUALS_MAX: usize = 512;
+
+const AZURE: &str = "http://schemas.microsoft.com/windowsazure";
+const INSTANCE: &str = "http://www.w3.org/2001/XMLSchema-instance";
+
+/// Says what is wrong with a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OvfFault {
+    /// There is no markup in it.
+    Empty,
+    /// It is larger than any that the platform writes.
+    TooLarge,
+    /// It has more tags, attributes or keys than any that the platform writes.
+    TooComplex,
+    /// It is not UTF-8.
+    NotUtf8,
+    /// It declares a document type, which may hide anything.
+    DocumentType,
+    /// It is not well-formed.
+    Syntax(&'static str),
+    /// An element that must be there is not, or is empty.
+    Missing(&'static str),
+    /// An element that may be there once is there more often.
+    Repeated(&'static str, usize),
+    /// A plain value has elements inside.
+    Nested(&'static str),
+    /// A value is longer than any that the platform writes.
+    TooLong(&'static str),
+}
+
+impl fmt::Display for OvfFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing(_) | Self::Repeated(..) | Self::Nested(_) | Self::TooLong(_) => {
+                "unexpected metadata parsing ovf-env.xml: "
+            }
+            _ => "error parsing ovf-env.xml: ",
+        })?;
+        match self {
+            Self::Empty => f.write_str("no markup"),
+            Self::TooLarge => write!(f, "larger than {DOCUMENT_MAX} bytes"),
+            Self::TooComplex => f.write_str("too many elements or attributes"),
+            Self::NotUtf8 => f.write_str("not UTF-8"),
+            Self::DocumentType => f.write_str("document type declarations are not allowed"),
+            Self::Syntax(what) => f.write_str(what),
+            Self::Missing(name) => write!(f, "missing configuration for '{name}'"),
+            Self::Repeated(name, count) => {
+                write!(f, "multiple configuration matches for '{name}' ({count})")
+            }
+            Self::Nested(name) => write!(f, "elements inside '{name}'"),
+            Self::TooLong(name) => write!(f, "'{name}' is too long"),
+        }
+    }
+}
+
+impl From<roxmltree::Error> for OvfFault {
+    fn from(error: roxmltree::Error) -> Self {
+        use roxmltree::Error as E;
+        // Words of our own: the library's carry pieces of the document, which may be a password.
+        Self::Syntax(match error {
+            E::DtdDetected => return Self::DocumentType,
+            E::NodesLimitReached | E::AttributesLimitReached | E::NamespacesLimitReached => {
+                return Self::TooComplex;
+            }
+            E::UnexpectedCloseTag(..) | E::UnexpectedEntityCloseTag(_) => "mismatched tag",
+            E::NoRootNode | E::UnclosedRootNode | E::UnexpectedEndOfStream => "it ends too early",
+            E::UnknownNamespace(..)
+            | E::DuplicatedNamespace(..)
+            | E::InvalidXmlPrefixUri(_)
+            | E::UnexpectedXmlUri(_)
+            | E::UnexpectedXmlnsUri(_)
+            | E::InvalidElementNamePrefix(_) => "unbound or misused prefix",
+            E::UnknownEntityReference(..) | E::MalformedEntityReference(_) => "unknown entity",
+            E::DuplicatedAttribute(..) | E::InvalidAttributeValue(_) => "bad attribute",
+            E::NonXmlChar(..) => "character not allowed in XML",
+            _ => "not well-formed (invalid token)",
+        })
+    }
+}
+
+/// What the document says about the password.
+pub enum Password {
+    /// Nothing, or an empty element: there is none.
+    None,
+    /// A token that an agent left in its copy: there was one, and it is set already.
+    Redacted,
+    /// The password in plain text.
+    Given(Secret),
+}
+
+/// Whether the machine belongs to a pool and has no owner yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preprovisioned {
+    /// It has its owner.
+    No,
+    /// It waits running.
+    Running,
+    /// It waits saved.
+    Savable,
+    /// Only its disk is prepared.
+    OsDisk,
+    /// The platform uses a word that is newer than this program.
+    Unknown,
+}
+
+impl Preprovisioned {
+    /// Names the kind as the platform does.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::No => "None",
+            Self::Running => "Running",
+            Self::Savable => "Savable",
+            Self::OsDisk => "PreprovisionedOSDisk",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// One entry of the list of public keys.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ListedKey {
+    /// The key itself, as the platform wrote it.
+    Value(String),
+    /// Only the fingerprint of a certificate.
+    Fingerprint(String),
+}
+
+/// Custom data, still in base64 without white space.
+pub struct CustomData {
+    text: Secret,
+}
+
+impl CustomData {
+    /// Decodes it, or gives nothing when it is not base64.
+    pub fn decode(&self) -> Option<Secret> {
+        let text = self.text.expose();
+        let mut bytes = Zeroizing::new(alloc::vec![0; text.len().div_ceil(4).checked_mul(3)?]);
+        let length = Base64::decode(text, &mut bytes).ok()?.len();
+        bytes.truncate(length);
+        Some(Secret::new(bytes))
+    }
+}
+
+/// Everything in the document that this program acts on.
+pub struct Provisioning {
+    /// The host name, not empty, not yet checked.
+    pub host_name: String,
+    /// The administrator's name, not empty, not yet checked.
+    pub user_name: Option<String>,
+    /// The administrator's password.
+    pub password: Password,
+    /// Whether sshd shall refuse passwords; nothing when the document does not say.
+    pub disable_password_authentication: Option<bool>,
+    /// Custom data, when there is any.
+    pub custom_data: Option<CustomData>,
+    /// The administrator's keys, not yet checked.
+    pub public_keys: Vec<ListedKey>,
+    /// Whether waagent, when it is in the image, shall run; only the word `false` forbids it.
+    pub guest_agent: bool,
+    /// Whether the host wants to be spoken to through the guest proxy agent.
+    pub guest_proxy_agent: bool,
+    /// Whether this is a pool machine whose identity is a placeholder.
+    pub preprovisioned: Preprovisioned,
+}
+
+/// Reads a document; bytes around the markup (byte order mark, NULs) are ignored.
+pub fn parse(document: &[u8]) -> Result<Provisioning, OvfFault> {
+    if document.len() > DOCUMENT_MAX {
+        return Err(OvfFault::TooLarge);
+    }
+    let text = core::str::from_utf8(markup(document)?).map_err(|_| OvfFault::NotUtf8)?;
+    let count = |byte| text.bytes().filter(|b| *b == byte).count();
+    if count(b'<') > TAGS_MAX || count(b'=') > EQUALS_MAX {
+        return Err(OvfFault::TooComplex);
+    }
+    let options = ParsingOptions { nodes_limit: NODES_MAX, ..ParsingOptions::default() };
+    let tree = Document::parse_with_options(text, options)?;
+    let root = tree.root_element();
+
+    let section = required(root, "ProvisioningSection")?;
+    let linux = required(section, "LinuxProvisioningConfigurationSet")?;
+    let section = required(root, "PlatformSettingsSection")?;
+    let platform = required(section, "PlatformSettings")?;
+
+    Ok(Provisioning {
+        host_name: word(linux, "HostName")?.ok_or(OvfFault::Missing("HostName"))?,
+        user_name: word(linux, "UserName")?,
+        password: password(linux)?,
+        disable_password_authentication: flag(linux, "DisableSshPasswordAuthentication")?,
+        custom_data: custom_data(linux)?,
+        public_keys: public_keys(linux)?,
+        guest_agent: word(platform, "ProvisionGuestAgent")?
+            .is_none_or(|word| !word.eq_ignore_ascii_case("false")),
+        guest_proxy_agent: flag(platform, "ProvisionGuestProxyAgent")?.unwrap_or(false),
+        preprovisioned: preprovisioned(platform)?,
+    })
+}
+
+/// Cuts off what surrounds the markup.
+fn markup(document: &[u8]) -> Result<&[u8], OvfFault> {
+    let start = document.iter().position(|b| *b == b'<').ok_or(OvfFault::Empty)?;
+    let end = document.iter().rposition(|b| *b == b'>').ok_or(OvfFault::Empty)?;
+    document.get(start..=end).ok_or(OvfFault::Empty)
+}
+
+fn is_azure(node: Node<'_, '_>, name: &str) -> bool {
+    node.tag_name().name() == name && node.tag_name().namespace() == Some(AZURE)
+}
+
+/// Finds the one child of that name; an identity that is there twice must not be guessed.
+fn child<'a, 'input>(
+    parent: Node<'a, 'input>,
+    name: &'static str,
+) -> Result<Option<Node<'a, 'input>>, OvfFault> {
+    let mut found = parent.children().filter(|node| is_azure(*node, name));
+    let first = found.next();
+    match found.count() {
+        0 => Ok(first),
+        more => Err(OvfFault::Repeated(name, more.saturating_add(1))),
+    }
+}
+
+fn required<'a, 'input>(
+    parent: Node<'a, 'input>,
+    name: &'static str,
+) -> Result<Node<'a, 'input>, OvfFault> {
+    child(parent, name)?.ok_or(OvfFault::Missing(name))
+}
+
+/// Collects text and CDATA of a plain element, exactly as written; nothing when it is nil or absent.
+fn content(parent: Node<'_, '_>, name: &'static str) -> Result<Option<Secret>, OvfFault> {
+    let Some(node) = child(parent, name)? else {
+        return Ok(None);
+    };
+    if node.attribute((INSTANCE, "nil")).is_some_and(is_true) {
+        return Ok(None);
+    }
+    if node.children().any(|child| child.is_element()) {
+        return Err(OvfFault::Nested(name));
+    }
+    let texts = || node.children().filter(Node::is_text).filter_map(|child| child.text());
+    // One allocation of the right size: this may be a password.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(texts().map(str::len).sum()));
+    texts().for_each(|text| bytes.extend_from_slice(text.as_bytes()));
+    Ok(Some(Secret::new(bytes)))
+}
+
+/// Reads a value whose surrounding white space means nothing; an empty one is no value.
+fn word(parent: Node<'_, '_>, name: &'static str) -> Result<Option<String>, OvfFault> {
+    let content = content(parent, name)?;
+    let word = content.as_ref().map(|content| content.expose_text().trim()).unwrap_or_default();
+    Ok(Some(word).filter(|word| !word.is_empty()).map(String::from))
+}
+
+fn flag(parent: Node<'_, '_>, name: &'static str) -> Result<Option<bool>, OvfFault> {
+    Ok(word(parent, name)?.map(|word| is_true(&word)))
+}
+
+fn is_true(word: &str) -> bool {
+    ["true", "1", "on", "yes"].iter().any(|yes| word.trim().eq_ignore_ascii_case(yes))
+}
+
+fn password(linux: Node<'_, '_>) -> Result<Password, OvfFault> {
+    Ok(match content(linux, "UserPassword")? {
+        Some(secret) if matches!(secret.expose(), b"*" | b"REDACTED") => Password::Redacted,
+        Some(secret) if !secret.is_empty() => Password::Given(secret),
+        _ => Password::None,
+    })
+}
+
+fn custom_data(linux: Node<'_, '_>) -> Result<Option<CustomData>, OvfFault> {
+    const NAME: &str = "CustomData";
+    let Some(content) = content(linux, NAME)? else {
+        return Ok(None);
+    };
+    if content.len() > CUSTOM_DATA_TEXT_MAX {
+        return Err(OvfFault::TooLong(NAME));
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(content.len()));
+    text.extend(content.expose().iter().filter(|byte| !byte.is_ascii_whitespace()));
+    let text = Secret::new(text);
+    Ok(Some(CustomData { text }).filter(|data| !data.text.is_empty()))
+}
+
+fn public_keys(linux: Node<'_, '_>) -> Result<Vec<ListedKey>, OvfFault> {
+    let mut keys = Vec::new();
+    let Some(ssh) = child(linux, "SSH")? else {
+        return Ok(keys);
+    };
+    let Some(list) = child(ssh, "PublicKeys")? else {
+        return Ok(keys);
+    };
+    for entry in list.children().filter(|node| is_azure(*node, "PublicKey")) {
+        if keys.len() == KEYS_MAX {
+            return Err(OvfFault::TooComplex);
+        }
+        let value = word(entry, "Value")?.map(ListedKey::Value);
+        let fingerprint = word(entry, "Fingerprint")?.map(ListedKey::Fingerprint);
+        keys.extend(value.or(fingerprint));
+    }
+    Ok(keys)
+}
+
+fn preprovisioned(platform: Node<'_, '_>) -> Result<Preprovisioned, OvfFault> {
+    let running = flag(platform, "PreprovisionedVm")?.unwrap_or(false);
+    let kind = word(platform, "PreprovisionedVMType")?.unwrap_or_default();
+    let is = |kind_name: Preprovisioned| kind.eq_ignore_ascii_case(kind_name.as_str());
+    Ok(match kind.as_str() {
+        _ if is(Preprovisioned::Savable) => Preprovisioned::Savable,
+        _ if is(Preprovisioned::OsDisk) => Preprovisioned::OsDisk,
+        _ if running || is(Preprovisioned::Running) => Preprovisioned::Running,
+        "" => Preprovisioned::No,
+        _ if is(Preprovisioned::No) => Preprovisioned::No,
+        _ => Preprovisioned::Unknown,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+
+    const GOOD: &str = include_str!("../../tests/data/ovf/everything.xml");
+
+    fn fault(document: &str) -> OvfFault {
+        parse(document.as_bytes()).err().expect("the document is refused")
+    }
+
+    #[test]
+    fn documents_beyond_the_bound_are_refused_before_they_are_read() {
+        let mut large = format!("{GOOD}{}", " ".repeat(DOCUMENT_MAX - GOOD.len()));
+        assert!(parse(large.as_bytes()).is_ok());
+        large.push(' ');
+        assert_eq!(fault(&large), OvfFault::TooLarge);
+    }
+
+    #[test]
+    fn custom_data_at_azures_limit_is_decoded_whole() {
+        let data: Vec<u8> = (0..64 * 1024_u32).map(|n| (n * 7) as u8).collect();
+        let text = Base64::encode_string(&data);
+        let document = GOOD.replace("I2Nsb3VkLWNvbmZpZwpob3N0bmFtZTogZGVtbwo=", &text);
+        let custom = parse(document.as_bytes()).ok().and_then(|found| found.custom_data).unwrap();
+        assert_eq!(custom.decode().unwrap().expose(), data);
+    }
+
+    #[test]
+    fn custom_data_far_beyond_azures_limit_is_refused() {
+        let text = "A".repeat(CUSTOM_DATA_TEXT_MAX + 1);
+        let document = GOOD.replace("I2Nsb3VkLWNvbmZpZwpob3N0bmFtZTogZGVtbwo=", &text);
+        assert_eq!(fault(&document), OvfFault::TooLong("CustomData"));
+    }
+
+    #[test]
+    fn markup_that_is_costly_to_parse_is_refused_by_its_count() {
+        let namespaces = (0..EQUALS_MAX).fold(String::new(), |mut all, n| {
+            all.push_str(&format!("<a xmlns:n{n}=\"u{n}\">"));
+            all
+        });
+        let document = GOOD.replace("<wa:Version>", &format!("{namespaces}<wa:Version>"));
+        assert_eq!(fault(&document), OvfFault::TooComplex);
+        let deep = GOOD.replace("<wa:Version>", &format!("{}<wa:Version>", "<a>".repeat(TAGS_MAX)));
+        assert_eq!(fault(&deep), OvfFault::TooComplex);
+    }
+}

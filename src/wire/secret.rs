@@ -33,6 +33,11 @@ impl Secret {
         &self.bytes
     }
 
+    /// Shows the bytes as text, or nothing when they are not UTF-8.
+    pub fn expose_text(&self) -> &str {
+        core::str::from_utf8(&self.bytes).unwrap_or_default()
+    }
+
     /// Tells the length in bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()
