@@ -45,7 +45,10 @@ pub struct Sourced<T> {
 
 impl<T> Sourced<T> {
     fn disc(value: T) -> Self {
-        Self { value, source: Source::Disc }
+        Self {
+            value,
+            source: Source::Disc,
+        }
     }
 }
 
@@ -78,7 +81,10 @@ pub struct Keys {
 impl Keys {
     /// Cleans a list of keys, keeps the good ones and remembers the rest.
     pub fn collect<'a>(list: impl Iterator<Item = &'a ListedKey>) -> Self {
-        let mut keys = Self { accepted: Vec::new(), refused: Vec::new() };
+        let mut keys = Self {
+            accepted: Vec::new(),
+            refused: Vec::new(),
+        };
         for (position, listed) in (1..).zip(list) {
             match listed {
                 ListedKey::Fingerprint(_) => {
@@ -186,7 +192,11 @@ impl Identity {
             if secret.len() > PASSWORD_MAX {
                 return Err(IdentityFault::PasswordLength(secret.len()));
             }
-            if secret.expose().iter().any(|byte| matches!(byte, 0 | b'\n' | b'\r')) {
+            if secret
+                .expose()
+                .iter()
+                .any(|byte| matches!(byte, 0 | b'\n' | b'\r'))
+            {
                 return Err(IdentityFault::PasswordCharacter);
             }
         }
@@ -312,7 +322,10 @@ mod tests {
         let mut mutator = Mutator::new();
         for _ in 0..4_000 {
             let told = told(&mutator.damage(&seed));
-            assert!(!told.starts_with("fault=") || !told.contains("Not-A-Real"), "{told}");
+            assert!(
+                !told.starts_with("fault=") || !told.contains("Not-A-Real"),
+                "{told}"
+            );
         }
     }
 }

@@ -1,1 +1,366 @@
 //! The list of changes that makes an installed system what its identity says.
+//!
+//! A plan is computed from the identity and a view of the root, touches nothing, and holds only what
+//! really differs, in the order in which it must happen: whenever it is interrupted, the same plan made
+//! again finishes the work. `configured` is its last change. Not the writer: that is `linux::root`.
+//! Follows `protocol.md` 6 and 9.
+
+mod custom;
+mod draft;
+mod home;
+mod hostname;
+mod keys;
+mod markers;
+mod password;
+mod steps;
+mod sudo;
+mod users;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use zeroize::Zeroizing;
+
+use super::identity::{Identity, Refusal};
+use crate::wire::names::UserName;
+use crate::wire::ovf::Preprovisioned;
+use draft::Draft;
+pub use markers::{configured_for, reported, reported_for};
+pub use steps::{Step, Steps, StepsFault};
+
+/// What a root does not let us do, and the kernel's number for why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RootFault {
+    /// What was tried.
+    pub act: Act,
+    /// The errno, 0 when the kernel had no objection but we have.
+    pub errno: i32,
+}
+
+/// What was tried on a root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// To open the root itself.
+    OpenRoot,
+    /// To find a file or one of its directories.
+    Find,
+    /// To read a file.
+    Read,
+    /// To read a file that is larger than is sensible for it.
+    ReadLarge,
+    /// To list a directory.
+    List,
+    /// To create a temporary file or a directory.
+    Create,
+    /// To set owner, mode or labels.
+    Own,
+    /// To write data.
+    Write,
+    /// To bring data to the disk.
+    Sync,
+    /// To put the new file in place of the old.
+    Replace,
+    /// To remove a file.
+    Remove,
+    /// To lock the account files.
+    Lock,
+    /// To write through something that is neither a file nor a directory.
+    WrongKind,
+}
+
+impl fmt::Display for RootFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.act {
+            Act::OpenRoot => "the root cannot be opened",
+            Act::Find => "it cannot be reached",
+            Act::Read => "it cannot be read",
+            Act::ReadLarge => "it is larger than such a file can be",
+            Act::List => "it cannot be listed",
+            Act::Create => "it cannot be created",
+            Act::Own => "its owner, mode or label cannot be set",
+            Act::Write => "it cannot be written",
+            Act::Sync => "it cannot be brought to the disk",
+            Act::Replace => "it cannot be replaced",
+            Act::Remove => "it cannot be removed",
+            Act::Lock => "the account files are locked",
+            Act::WrongKind => "it is of another kind",
+        })?;
+        let why = match self.errno {
+            0 => return Ok(()),
+            1 | 13 => "no permission",
+            2 => "no such file or directory",
+            5 => "input/output error",
+            17 => "it exists",
+            18 => "another file system is in the way",
+            20 => "not a directory",
+            21 => "is a directory",
+            28 => "no space left",
+            30 => "read-only file system",
+            38 => "the kernel is older than 5.6",
+            40 => "a symbolic link is in the way",
+            122 => "quota exceeded",
+            errno => return write!(f, " (errno {errno})"),
+        };
+        write!(f, " ({why})")
+    }
+}
+
+/// What kind of thing a path names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// Anything else.
+    Other,
+}
+
+/// What a root says of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its user and group.
+    pub owner: (u32, u32),
+    /// Its size in bytes.
+    pub size: u64,
+    /// The file system it is on.
+    pub device: u64,
+}
+
+/// The installed system, to look at.
+///
+/// Paths are absolute; symbolic links are followed, but never out of the root.
+pub trait RootView {
+    /// Reads a file of at most `limit` bytes; nothing when it does not exist.
+    fn read(&self, path: &str, limit: usize) -> Result<Option<Vec<u8>>, RootFault>;
+    /// Looks at what a path leads to; nothing when it leads nowhere.
+    fn stat(&self, path: &str) -> Result<Option<Stat>, RootFault>;
+    /// Tells whether the last part of a path is itself a symbolic link.
+    fn is_link(&self, path: &str) -> Result<bool, RootFault>;
+    /// Names each entry of a directory but `.` and `..`; none when it does not exist.
+    fn list(&self, directory: &str, each: &mut dyn FnMut(&str)) -> Result<(), RootFault>;
+}
+
+/// What is to be done with one path.
+pub enum Action {
+    /// Have a file with this content.
+    Write(Zeroizing<Vec<u8>>),
+    /// Have a directory.
+    Directory,
+    /// Have nothing.
+    Remove,
+}
+
+/// One step of a plan.
+pub struct Change {
+    /// Where, from the root.
+    pub path: String,
+    /// How many bytes of `path` belong to the system; no symbolic link is followed behind them,
+    /// because there they may be a user's.
+    pub trusted: usize,
+    /// User and group.
+    pub owner: (u32, u32),
+    /// Permission bits.
+    pub mode: u32,
+    /// What.
+    pub action: Action,
+    /// What for, in words for a person, without secrets.
+    pub purpose: String,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            path,
+            owner: (user, group),
+            mode,
+            purpose,
+            ..
+        } = self;
+        let verb = match self.action {
+            Action::Write(_) => "write",
+            Action::Directory => "mkdir",
+            Action::Remove => return write!(f, "remove {path}  ({purpose})"),
+        };
+        write!(
+            f,
+            "{verb:<6} {path}  {mode:04o} {user}:{group}  ({purpose})"
+        )
+    }
+}
+
+/// Something a person should know though it stops nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A listed key is not installed.
+    RefusedKey(usize, Refusal),
+    /// There are keys or a password but no user to have them.
+    NoUser,
+    /// The disc only says that there was a password.
+    RedactedPassword,
+    /// sudo is not in the root.
+    NoSudo,
+    /// Part of /etc/skel is too large or of a kind that is not copied.
+    SkelLeftOut(u32),
+    /// fstab mounts another file system over the home directory, and it is not there yet.
+    HomeWillBeHidden,
+    /// The custom data is not base64.
+    CustomDataNotBase64,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RefusedKey(position, refusal) => {
+                write!(f, "public key {position} is left out: {refusal}")
+            }
+            Self::NoUser => f.write_str("there are credentials but no user name"),
+            Self::RedactedPassword => f.write_str("the password on the disc is redacted"),
+            Self::NoSudo => f.write_str("sudo is not installed: the user will not become root"),
+            Self::SkelLeftOut(count) => {
+                write!(
+                    f,
+                    "{count} entries of /etc/skel are not copied (links, or too large)"
+                )
+            }
+            Self::HomeWillBeHidden => f.write_str(
+                "the home directory is on a file system of fstab that is not mounted: what is \
+                 written now will be hidden",
+            ),
+            Self::CustomDataNotBase64 => f.write_str("the custom data is not base64"),
+        }
+    }
+}
+
+/// Says why there can be no plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlanFault {
+    /// The identity is the placeholder of a pool machine.
+    Preprovisioned(Preprovisioned),
+    /// The user is one of the system's own.
+    SystemUser(UserName, u32),
+    /// The name is that of a group of the system.
+    SystemGroup(UserName, u32),
+    /// Nobody could log in: neither key nor password, and the user is not there yet.
+    NoCredentials(UserName),
+    /// The root has no account files.
+    NoAccounts,
+    /// The user's line in this file cannot be understood.
+    DamagedLine(&'static str),
+    /// Every user or group id is taken.
+    NoFreeId,
+    /// The user's home directory is not an absolute path.
+    Home,
+    /// Something in the home directory is a symbolic link, or not what it should be.
+    HomeHasLinks,
+    /// The password could not be hashed.
+    Hash,
+    /// A part of the root cannot be looked at.
+    Root(&'static str, RootFault),
+}
+
+impl fmt::Display for PlanFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Preprovisioned(kind) => {
+                write!(f, "unsupported pre-provisioned VM type={}", kind.as_str())
+            }
+            Self::SystemUser(name, uid) => {
+                write!(f, "user '{name}' (uid {uid}) belongs to the system")
+            }
+            Self::SystemGroup(name, gid) => {
+                write!(f, "group '{name}' (gid {gid}) belongs to the system")
+            }
+            Self::NoCredentials(name) => {
+                write!(f, "no usable public key and no password for user '{name}'")
+            }
+            Self::NoAccounts => f.write_str("/etc/passwd is missing in the root"),
+            Self::DamagedLine(file) => write!(f, "the user's line in {file} is damaged"),
+            Self::NoFreeId => f.write_str("no free user or group id"),
+            Self::Home => f.write_str("the user's home directory is not an absolute path"),
+            Self::HomeHasLinks => f.write_str(
+                "the user's .ssh or authorized_keys is a symbolic link or of another kind",
+            ),
+            Self::Hash => f.write_str("the password cannot be hashed"),
+            Self::Root(path, fault) => write!(f, "{path}: {fault}"),
+        }
+    }
+}
+
+/// What a plan needs to know besides identity and root.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The VM id, lower case, as IMDS gives it.
+    pub vm_id: &'a str,
+    /// Days since 1970, for the age of the password; 0 when the clock is not to be believed.
+    pub today_days: u32,
+    /// Sixteen bytes from the kernel's random source.
+    pub salt: [u8; 16],
+    /// What to do.
+    pub steps: Steps,
+}
+
+/// Changes in their order, and what a person should know.
+pub struct Plan {
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// The notes.
+    pub notes: Vec<Note>,
+}
+
+impl Plan {
+    /// Tells whether nothing is to be changed.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for note in &self.notes {
+            writeln!(f, "note   {note}")?;
+        }
+        for change in &self.changes {
+            writeln!(f, "{change}")?;
+        }
+        if self.is_empty() {
+            writeln!(f, "nothing to change")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Computes what must change in `root` so that it is what `identity` says.
+///
+/// Empty when the root is configured for this VM already.
+pub fn plan(
+    identity: &Identity,
+    root: &dyn RootView,
+    context: &Context<'_>,
+) -> Result<Plan, PlanFault> {
+    if identity.preprovisioned != Preprovisioned::No {
+        return Err(PlanFault::Preprovisioned(identity.preprovisioned));
+    }
+    let mut draft = Draft::new(identity, root, context);
+    if configured_for(root)?.is_some_and(|id| id.eq_ignore_ascii_case(context.vm_id)) {
+        return Ok(draft.finish());
+    }
+    let has = |step| context.steps.has(step);
+    if has(Step::HostName) {
+        hostname::add(&mut draft)?;
+    }
+    users::add(&mut draft)?;
+    if has(Step::CustomData) {
+        custom::add(&mut draft)?;
+    }
+    if has(Step::Markers) {
+        markers::add(&mut draft)?;
+    }
+    Ok(draft.finish())
+}

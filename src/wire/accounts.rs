@@ -68,7 +68,8 @@ pub fn free_id(files: &[&[u8]], range: RangeInclusive<u32>, wish: Option<u32>) -
         .collect();
     used.sort_unstable();
     let is_free = |id: &u32| used.binary_search(id).is_err();
-    wish.filter(|id| range.contains(id) && is_free(id)).or_else(|| range.clone().find(is_free))
+    wish.filter(|id| range.contains(id) && is_free(id))
+        .or_else(|| range.clone().find(is_free))
 }
 
 /// Gives the start of the first stretch of `count` subordinate ids in `range` that no line reaches into.
@@ -142,7 +143,10 @@ pub fn replace(file: &[u8], name: &str, index: usize, value: &[u8]) -> File {
 /// Adds `user` to the members of `group`; nothing when it is a member already or there is no such group.
 pub fn add_member(file: &[u8], group: &str, user: &str) -> Option<File> {
     let members = column(find(file, group)?, MEMBERS).unwrap_or_default();
-    if members.split(|byte| *byte == b',').any(|member| member.trim_ascii() == user.as_bytes()) {
+    if members
+        .split(|byte| *byte == b',')
+        .any(|member| member.trim_ascii() == user.as_bytes())
+    {
         return None;
     }
     let mut value = members.trim_ascii_end().to_vec();
@@ -156,8 +160,12 @@ pub fn add_member(file: &[u8], group: &str, user: &str) -> Option<File> {
 /// Reads a value of login.defs; the last one counts, as for the shadow tools.
 pub fn login_defs<'a>(file: &'a [u8], key: &str) -> Option<&'a str> {
     let words = |line: &'a [u8]| {
-        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        (words.next() == Some(key.as_bytes())).then(|| words.next()).flatten()
+        let mut words = line
+            .split(u8::is_ascii_whitespace)
+            .filter(|word| !word.is_empty());
+        (words.next() == Some(key.as_bytes()))
+            .then(|| words.next())
+            .flatten()
     };
     core::str::from_utf8(lines(file).filter_map(words).last()?).ok()
 }
@@ -196,5 +204,180 @@ fn number(text: &[u8]) -> Option<u32> {
 fn with_room(file: &[u8], more: usize) -> File {
     // Line breaks and colons of one line that has fewer columns than it should.
     const SLACK: usize = 16;
-    Zeroizing::new(Vec::with_capacity(file.len().saturating_add(more).saturating_add(SLACK)))
+    Zeroizing::new(Vec::with_capacity(
+        file.len().saturating_add(more).saturating_add(SLACK),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::sshkey::tests::Mutator;
+    use std::string::String;
+
+    const PASSWD: &str = include_str!("../../tests/data/roots/debian/etc/passwd");
+    const GROUP: &str = include_str!("../../tests/data/roots/debian/etc/group");
+
+    fn text(file: &File) -> &str {
+        core::str::from_utf8(file).unwrap()
+    }
+
+    #[test]
+    fn appended_line_is_the_last_and_nothing_else_changes() {
+        let line = "ops:x:1000:1000::/home/ops:/bin/bash";
+        let file = append(PASSWD.as_bytes(), line);
+        assert_eq!(text(&file), std::format!("{PASSWD}{line}\n"));
+    }
+
+    #[test]
+    fn append_completes_a_last_line_without_a_line_break() {
+        assert_eq!(
+            text(&append(b"root:x:0:0::/root:/bin/sh", "ops:x")),
+            "root:x:0:0::/root:/bin/sh\nops:x\n"
+        );
+        assert_eq!(text(&append(b"", "ops:x")), "ops:x\n");
+    }
+
+    #[test]
+    fn append_goes_before_the_nis_markers() {
+        let file = append(b"root:x:0:0::/:/bin/sh\n+@admins::::::\n+::::::\n", "ops:x");
+        assert_eq!(
+            text(&file),
+            "root:x:0:0::/:/bin/sh\nops:x\n+@admins::::::\n+::::::\n"
+        );
+    }
+
+    #[test]
+    fn bad_lines_survive_every_edit() {
+        let bad = b"# comment\n\nroot:x:0:0::/:/bin/sh\nbroken\n:::\n\xff\xfe:x\nops:x:1:2:::\r\n";
+        let file = append(bad, "new:x");
+        assert_eq!(file.strip_suffix(b"new:x\n"), Some(&bad[..]));
+        let file = replace(bad, "root", 1, b"!");
+        assert_eq!(
+            &file[..],
+            &b"# comment\n\nroot:!:0:0::/:/bin/sh\nbroken\n:::\n\xff\xfe:x\nops:x:1:2:::\r\n"[..]
+        );
+    }
+
+    #[test]
+    fn replace_changes_one_column_of_the_first_such_line() {
+        let file = b"a:1:2\nb:1:2\na:1:2";
+        assert_eq!(text(&replace(file, "a", 1, b"x")), "a:x:2\nb:1:2\na:1:2");
+        assert_eq!(text(&replace(file, "b", 4, b"x")), "a:1:2\nb:1:2::x\na:1:2");
+        assert_eq!(text(&replace(file, "c", 1, b"x")), "a:1:2\nb:1:2\na:1:2");
+    }
+
+    #[test]
+    fn names_are_compared_whole() {
+        assert!(find(b"opsadmin:x\n", "ops").is_none());
+        assert!(find(b"ops:x\n", "opsadmin").is_none());
+        assert!(find(b"ops\n", "ops").is_some());
+    }
+
+    #[test]
+    fn member_is_added_once() {
+        let file = add_member(GROUP.as_bytes(), "sudo", "ops").unwrap();
+        assert_eq!(
+            text(&file),
+            GROUP.replace("sudo:x:27:\n", "sudo:x:27:ops\n")
+        );
+        assert!(add_member(&file, "sudo", "ops").is_none());
+        let file = add_member(&file, "sudo", "op").unwrap();
+        assert!(text(&file).contains("\nsudo:x:27:ops,op\n"));
+        assert!(add_member(GROUP.as_bytes(), "wheel", "ops").is_none());
+    }
+
+    #[test]
+    fn free_id_is_the_wish_or_the_first_gap() {
+        let passwd = b"a:x:1000:1\nb:x:1002:1\nbad:x:1001x:1\nc:x:4294967295:1\n";
+        assert_eq!(free_id(&[passwd], 1000..=1003, None), Some(1001));
+        assert_eq!(free_id(&[passwd], 1000..=1003, Some(1003)), Some(1003));
+        assert_eq!(free_id(&[passwd], 1000..=1003, Some(1002)), Some(1001));
+        assert_eq!(free_id(&[passwd], 1000..=1003, Some(7)), Some(1001));
+        assert_eq!(free_id(&[passwd, b"g:x:1001:\n"], 1000..=1002, None), None);
+        let (low, high) = (5, 4);
+        assert_eq!(free_id(&[passwd], low..=high, None), None);
+    }
+
+    #[test]
+    fn free_stretch_touches_no_other() {
+        let range = 100_000..=600_100_000;
+        assert_eq!(free_stretch(b"", range.clone(), 65_536), Some(100_000));
+        let file = b"b:165536:65536\na:100000:65536\nbad:1\n";
+        assert_eq!(free_stretch(file, range.clone(), 65_536), Some(231_072));
+        assert_eq!(
+            free_stretch(b"a:165536:65536\n", range, 65_536),
+            Some(100_000)
+        );
+        assert_eq!(
+            free_stretch(b"a:100000:4294967295\n", 100_000..=200_000, 65_536),
+            None
+        );
+        assert_eq!(free_stretch(b"", 100_000..=165_534, 65_536), None);
+    }
+
+    #[test]
+    fn user_with_a_damaged_line_is_none() {
+        assert_eq!(
+            user(b"ops:x:1000:1000::/home/ops:/bin/sh\n", "ops"),
+            Some(User {
+                uid: 1000,
+                gid: 1000,
+                home: "/home/ops"
+            })
+        );
+        for line in [
+            "ops",
+            "ops:x:1000",
+            "ops:x:-1:0::/:/",
+            "ops:x:4294967296:0::/:/",
+            "ops:x:::::",
+        ] {
+            assert_eq!(user(line.as_bytes(), "ops"), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn login_defs_is_read_as_the_shadow_tools_read_it() {
+        let file =
+            b"# UID_MIN 5\nUID_MIN\t\t 1000\nUMASK 022\nUMASK 027\nHEX 0x1F\nEMPTY\nZERO 0\n";
+        assert_eq!(login_defs_number(file, "UID_MIN"), Some(1000));
+        assert_eq!(login_defs_number(file, "UMASK"), Some(0o027));
+        assert_eq!(login_defs_number(file, "HEX"), Some(31));
+        assert_eq!(login_defs_number(file, "ZERO"), Some(0));
+        assert_eq!(login_defs_number(file, "EMPTY"), None);
+        assert_eq!(login_defs(file, "UID"), None);
+    }
+
+    #[test]
+    fn assignment_is_read_without_its_quotes() {
+        let file = b"#SHELL=/bin/no\nSHELL=\"/bin/zsh\"\nHOME=/srv\n";
+        assert_eq!(assignment(file, "SHELL"), Some("/bin/zsh"));
+        assert_eq!(assignment(file, "HOME"), Some("/srv"));
+        assert_eq!(assignment(file, "HO"), None);
+    }
+
+    #[test]
+    fn mutated_files_never_panic_and_lose_no_byte() {
+        let mut mutator = Mutator::new();
+        for _ in 0..4_000 {
+            let file = mutator.damage(PASSWD.as_bytes());
+            let grown = append(&file, "ops:x:1000");
+            assert!(grown.len() >= file.len() + 11);
+            let kept: usize = lines(&grown)
+                .filter(|line| *line != b"ops:x:1000")
+                .map(<[u8]>::len)
+                .sum();
+            assert_eq!(kept, lines(&file).map(<[u8]>::len).sum());
+            assert_eq!(
+                lines(&replace(&file, "sync", 1, b"y")).count(),
+                lines(&file).count()
+            );
+            add_member(&file, "sync", "ops");
+            free_id(&[&file], 1..=100, None);
+            free_stretch(&file, 1..=100_000, 7);
+            user(&file, "sync");
+            login_defs_number(&file, &String::from_utf8_lossy(&file[..4.min(file.len())]));
+        }
+    }
 }

@@ -204,7 +204,10 @@ pub fn parse(document: &[u8]) -> Result<Provisioning, OvfFault> {
     if count(b'<') > TAGS_MAX || count(b'=') > EQUALS_MAX {
         return Err(OvfFault::TooComplex);
     }
-    let options = ParsingOptions { nodes_limit: NODES_MAX, ..ParsingOptions::default() };
+    let options = ParsingOptions {
+        nodes_limit: NODES_MAX,
+        ..ParsingOptions::default()
+    };
     let tree = Document::parse_with_options(text, options)?;
     let root = tree.root_element();
 
@@ -229,8 +232,14 @@ pub fn parse(document: &[u8]) -> Result<Provisioning, OvfFault> {
 
 /// Cuts off what surrounds the markup.
 fn markup(document: &[u8]) -> Result<&[u8], OvfFault> {
-    let start = document.iter().position(|b| *b == b'<').ok_or(OvfFault::Empty)?;
-    let end = document.iter().rposition(|b| *b == b'>').ok_or(OvfFault::Empty)?;
+    let start = document
+        .iter()
+        .position(|b| *b == b'<')
+        .ok_or(OvfFault::Empty)?;
+    let end = document
+        .iter()
+        .rposition(|b| *b == b'>')
+        .ok_or(OvfFault::Empty)?;
     document.get(start..=end).ok_or(OvfFault::Empty)
 }
 
@@ -269,7 +278,11 @@ fn content(parent: Node<'_, '_>, name: &'static str) -> Result<Option<Secret>, O
     if node.children().any(|child| child.is_element()) {
         return Err(OvfFault::Nested(name));
     }
-    let texts = || node.children().filter(Node::is_text).filter_map(|child| child.text());
+    let texts = || {
+        node.children()
+            .filter(Node::is_text)
+            .filter_map(|child| child.text())
+    };
     // One allocation of the right size: this may be a password.
     let mut bytes = Zeroizing::new(Vec::with_capacity(texts().map(str::len).sum()));
     texts().for_each(|text| bytes.extend_from_slice(text.as_bytes()));
@@ -279,7 +292,10 @@ fn content(parent: Node<'_, '_>, name: &'static str) -> Result<Option<Secret>, O
 /// Reads a value whose surrounding white space means nothing; an empty one is no value.
 fn word(parent: Node<'_, '_>, name: &'static str) -> Result<Option<String>, OvfFault> {
     let content = content(parent, name)?;
-    let word = content.as_ref().map(|content| content.expose_text().trim()).unwrap_or_default();
+    let word = content
+        .as_ref()
+        .map(|content| content.expose_text().trim())
+        .unwrap_or_default();
     Ok(Some(word).filter(|word| !word.is_empty()).map(String::from))
 }
 
@@ -288,7 +304,9 @@ fn flag(parent: Node<'_, '_>, name: &'static str) -> Result<Option<bool>, OvfFau
 }
 
 fn is_true(word: &str) -> bool {
-    ["true", "1", "on", "yes"].iter().any(|yes| word.trim().eq_ignore_ascii_case(yes))
+    ["true", "1", "on", "yes"]
+        .iter()
+        .any(|yes| word.trim().eq_ignore_ascii_case(yes))
 }
 
 fn password(linux: Node<'_, '_>) -> Result<Password, OvfFault> {
@@ -308,7 +326,12 @@ fn custom_data(linux: Node<'_, '_>) -> Result<Option<CustomData>, OvfFault> {
         return Err(OvfFault::TooLong(NAME));
     }
     let mut text = Zeroizing::new(Vec::with_capacity(content.len()));
-    text.extend(content.expose().iter().filter(|byte| !byte.is_ascii_whitespace()));
+    text.extend(
+        content
+            .expose()
+            .iter()
+            .filter(|byte| !byte.is_ascii_whitespace()),
+    );
     let text = Secret::new(text);
     Ok(Some(CustomData { text }).filter(|data| !data.text.is_empty()))
 }
@@ -354,7 +377,9 @@ mod tests {
     const GOOD: &str = include_str!("../../tests/data/ovf/everything.xml");
 
     fn fault(document: &str) -> OvfFault {
-        parse(document.as_bytes()).err().expect("the document is refused")
+        parse(document.as_bytes())
+            .err()
+            .expect("the document is refused")
     }
 
     #[test]
@@ -370,7 +395,10 @@ mod tests {
         let data: Vec<u8> = (0..64 * 1024_u32).map(|n| (n * 7) as u8).collect();
         let text = Base64::encode_string(&data);
         let document = GOOD.replace("I2Nsb3VkLWNvbmZpZwpob3N0bmFtZTogZGVtbwo=", &text);
-        let custom = parse(document.as_bytes()).ok().and_then(|found| found.custom_data).unwrap();
+        let custom = parse(document.as_bytes())
+            .ok()
+            .and_then(|found| found.custom_data)
+            .unwrap();
         assert_eq!(custom.decode().unwrap().expose(), data);
     }
 
@@ -389,7 +417,10 @@ mod tests {
         });
         let document = GOOD.replace("<wa:Version>", &format!("{namespaces}<wa:Version>"));
         assert_eq!(fault(&document), OvfFault::TooComplex);
-        let deep = GOOD.replace("<wa:Version>", &format!("{}<wa:Version>", "<a>".repeat(TAGS_MAX)));
+        let deep = GOOD.replace(
+            "<wa:Version>",
+            &format!("{}<wa:Version>", "<a>".repeat(TAGS_MAX)),
+        );
         assert_eq!(fault(&deep), OvfFault::TooComplex);
     }
 }

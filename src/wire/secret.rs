@@ -38,6 +38,11 @@ impl Secret {
         core::str::from_utf8(&self.bytes).unwrap_or_default()
     }
 
+    /// Gives the bytes away, still wiped when they are dropped.
+    pub fn into_bytes(self) -> Zeroizing<Vec<u8>> {
+        self.bytes
+    }
+
     /// Tells the length in bytes.
     pub fn len(&self) -> usize {
         self.bytes.len()

@@ -1,0 +1,25 @@
+//! The file with custom data.
+//!
+//! Kept for whoever wants it; nothing here runs it (`protocol.md` 6.8).
+
+use super::draft::{Draft, Place};
+use super::{Note, PlanFault};
+
+/// Where decoded custom data is kept.
+const PATH: &str = "/var/lib/preroot/custom-data";
+
+pub(super) fn add(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
+    let Some(data) = &draft.identity.custom_data else {
+        return Ok(());
+    };
+    let Some(decoded) = data.value.decode() else {
+        draft.note(Note::CustomDataNotBase64);
+        return Ok(());
+    };
+    super::markers::directory(draft)?;
+    draft.write(
+        &Place::system(PATH, 0o600),
+        decoded.into_bytes(),
+        "custom data",
+    )
+}

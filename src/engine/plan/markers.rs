@@ -1,0 +1,187 @@
+//! The files that say the work is done: ours, and those that other agents look for.
+//!
+//! waagent, cloud-init and azure-init would each provision again, from a disc that is gone. What keeps
+//! them from it is written only where they are in the root (`protocol.md` 6.16).
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use zeroize::Zeroizing;
+
+use super::draft::{Draft, Place};
+use super::{Action, Change, Plan, PlanFault, RootView};
+use crate::wire::ovf::Password;
+
+const DIRECTORY: &str = "/var/lib/preroot";
+const CONFIGURED: &str = "/var/lib/preroot/configured";
+const REPORTED: &str = "/var/lib/preroot/reported";
+
+/// Longest VM id that is believed: a UUID with its line break.
+const ID_MAX: usize = 64;
+
+const WAAGENT: [&str; 4] = [
+    "/usr/sbin/waagent",
+    "/usr/bin/waagent",
+    "/usr/lib/waagent/waagent",
+    "/etc/waagent.conf",
+];
+const CLOUD_INIT: [&str; 3] = [
+    "/usr/bin/cloud-init",
+    "/bin/cloud-init",
+    "/etc/cloud/cloud.cfg",
+];
+const AZURE_INIT: [&str; 3] = [
+    "/usr/bin/azure-init",
+    "/usr/sbin/azure-init",
+    "/usr/local/bin/azure-init",
+];
+
+/// Reads the id of the VM that the root was configured for.
+pub fn configured_for(root: &dyn RootView) -> Result<Option<String>, PlanFault> {
+    id_in(root, CONFIGURED)
+}
+
+/// Reads the id of the VM that was reported ready from this root.
+pub fn reported_for(root: &dyn RootView) -> Result<Option<String>, PlanFault> {
+    id_in(root, REPORTED)
+}
+
+/// Makes the plan that remembers that this VM was reported ready.
+pub fn reported(vm_id: &str) -> Plan {
+    let change = Change {
+        path: String::from(REPORTED),
+        trusted: REPORTED.len(),
+        owner: super::draft::ROOT,
+        mode: 0o600,
+        action: Action::Write(line(vm_id)),
+        purpose: format!("VM {vm_id} was reported ready"),
+    };
+    Plan {
+        changes: alloc::vec![change],
+        notes: Vec::new(),
+    }
+}
+
+fn id_in(root: &dyn RootView, path: &'static str) -> Result<Option<String>, PlanFault> {
+    let found = root
+        .read(path, ID_MAX)
+        .map_err(|fault| PlanFault::Root(path, fault))?;
+    let id = found.and_then(|bytes| String::from_utf8(bytes).ok());
+    Ok(id
+        .map(|id| String::from(id.trim()))
+        .filter(|id| !id.is_empty()))
+}
+
+fn line(text: &str) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(format!("{text}\n").into_bytes())
+}
+
+/// Adds our own directory.
+pub(super) fn directory(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
+    draft.directory(&Place::system(DIRECTORY, 0o700), "state of preroot")
+}
+
+/// Adds the markers for the agents in the root, and ours as the very last change.
+pub(super) fn add(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
+    let vm_id = draft.context.vm_id;
+    if has_any(draft, &WAAGENT)? {
+        waagent(draft)?;
+    }
+    if has_any(draft, &CLOUD_INIT)? {
+        draft.write(
+            &Place::system("/etc/cloud/cloud-init.disabled", 0o644),
+            Zeroizing::new(Vec::new()),
+            "keep cloud-init from provisioning again",
+        )?;
+    }
+    if has_any(draft, &AZURE_INIT)? {
+        draft.directory(
+            &Place::system("/var/lib/azure-init", 0o700),
+            "state of azure-init",
+        )?;
+        draft.write(
+            &Place::system(&format!("/var/lib/azure-init/{vm_id}.provisioned"), 0o600),
+            Zeroizing::new(Vec::new()),
+            "keep azure-init from provisioning again",
+        )?;
+    }
+    directory(draft)?;
+    let purpose = format!("configured for VM {vm_id}");
+    draft.write(&Place::system(CONFIGURED, 0o600), line(vm_id), purpose)
+}
+
+fn has_any(draft: &Draft<'_>, paths: &[&'static str]) -> Result<bool, PlanFault> {
+    for path in paths {
+        if draft.has(path)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Leaves waagent what it would have left itself, so that it goes straight to its extensions.
+fn waagent(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
+    const KEEP: &str = "keep waagent from provisioning again";
+    let identity = draft.identity;
+    draft.directory(
+        &Place::system("/var/lib/waagent", 0o700),
+        "state of waagent",
+    )?;
+    let host_name = identity.host_name.value;
+    let user = identity
+        .admin
+        .as_ref()
+        .map_or("", |admin| admin.value.as_str());
+    // Checked names only: nothing in them needs escaping.
+    let password = match identity.password {
+        Password::None => "",
+        Password::Given(_) | Password::Redacted => "<UserPassword>REDACTED</UserPassword>",
+    };
+    let disable = !identity.password_authentication.value;
+    let agent = identity.guest_agent;
+    let document = format!(
+        r#"<?xml version="1.0" encoding="utf-8"?>
+<Environment xmlns="http://schemas.dmtf.org/ovf/environment/1" xmlns:oe="http://schemas.dmtf.org/ovf/environment/1" xmlns:wa="http://schemas.microsoft.com/windowsazure" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
+  <wa:ProvisioningSection>
+    <wa:Version>1.0</wa:Version>
+    <LinuxProvisioningConfigurationSet xmlns="http://schemas.microsoft.com/windowsazure" xmlns:i="http://www.w3.org/2001/XMLSchema-instance">
+      <ConfigurationSetType>LinuxProvisioningConfiguration</ConfigurationSetType>
+      <HostName>{host_name}</HostName>
+      <UserName>{user}</UserName>{password}
+      <DisableSshPasswordAuthentication>{disable}</DisableSshPasswordAuthentication>
+    </LinuxProvisioningConfigurationSet>
+  </wa:ProvisioningSection>
+  <wa:PlatformSettingsSection>
+    <wa:Version>1.0</wa:Version>
+    <PlatformSettings xmlns="http://schemas.microsoft.com/windowsazure" xmlns:i="http://www.w3.org/2001/XMLSchema-instance">
+      <ProvisionGuestAgent>{agent}</ProvisionGuestAgent>
+      <PreprovisionedVm>false</PreprovisionedVm>
+    </PlatformSettings>
+  </wa:PlatformSettingsSection>
+</Environment>
+"#
+    );
+    let files: [(&str, Vec<u8>); 3] = [
+        ("/var/lib/waagent/ovf-env.xml", document.into_bytes()),
+        (
+            "/var/lib/waagent/published_hostname",
+            format!("{host_name}").into_bytes(),
+        ),
+        (
+            "/var/lib/waagent/provisioned",
+            String::from(draft.context.vm_id).into_bytes(),
+        ),
+    ];
+    for (path, content) in files {
+        draft.write(&Place::system(path, 0o600), Zeroizing::new(content), KEEP)?;
+    }
+    if !agent {
+        draft.write(
+            &Place::system("/var/lib/waagent/disable_agent", 0o600),
+            Zeroizing::new(Vec::new()),
+            "the platform wants no guest agent",
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,394 @@
+//! The administrator's account: passwd, shadow, group, gshadow, subordinate ids, home directory.
+//!
+//! A user that the image has already is kept and completed: its id, shell and home stay. passwd comes last,
+//! so that a user who is in it has everything else. Follows `protocol.md` 6.2 and 6.3, useradd(8).
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::RangeInclusive;
+
+use zeroize::Zeroizing;
+
+use super::draft::{Draft, Place, ROOT};
+use super::{Kind, Note, PlanFault, Step, home, keys, password, sudo};
+use crate::wire::accounts::{self, File};
+use crate::wire::names::UserName;
+use crate::wire::ovf::Password;
+
+const PASSWD: &str = "/etc/passwd";
+const SHADOW: &str = "/etc/shadow";
+const GROUP: &str = "/etc/group";
+const GSHADOW: &str = "/etc/gshadow";
+
+/// Groups of an administrator, where the distribution has them: the logs and the way to become root.
+const GROUPS: [&str; 4] = ["adm", "sudo", "wheel", "systemd-journal"];
+
+/// Shells in the order in which one is taken when the distribution names none, or only `/bin/sh`.
+const SHELLS: [&str; 4] = ["/bin/bash", "/usr/bin/bash", "/bin/ash", "/bin/sh"];
+
+/// The user that nobody may become, whatever login.defs says.
+const NOBODY: u32 = 65534;
+
+/// The administrator, as far as the other steps need to know it.
+pub(super) struct Account {
+    pub(super) name: UserName,
+    pub(super) owner: (u32, u32),
+    pub(super) home: String,
+    /// The name of the primary group is the user's own, and it may have to be added.
+    own_group: bool,
+}
+
+/// What the distribution says of new users.
+struct Customs {
+    login_defs: File,
+    useradd: File,
+}
+
+impl Customs {
+    fn range(&self, min: &str, max: &str, standard: RangeInclusive<u32>) -> RangeInclusive<u32> {
+        let value = |key| accounts::login_defs_number(&self.login_defs, key);
+        value(min).unwrap_or(*standard.start())..=value(max).unwrap_or(*standard.end())
+    }
+
+    fn uids(&self) -> RangeInclusive<u32> {
+        self.range("UID_MIN", "UID_MAX", 1000..=60_000)
+    }
+
+    fn gids(&self) -> RangeInclusive<u32> {
+        self.range("GID_MIN", "GID_MAX", 1000..=60_000)
+    }
+
+    /// A number of login.defs as shadow writes it: empty when it is not set.
+    fn days(&self, key: &str) -> &str {
+        accounts::login_defs(&self.login_defs, key)
+            .filter(|text| !text.starts_with('-'))
+            .unwrap_or("")
+    }
+}
+
+/// Adds everything about the administrator, if there is one.
+pub(super) fn add(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
+    let steps = draft.context.steps;
+    let Some(name) = draft.identity.admin.as_ref().map(|admin| admin.value) else {
+        if draft.identity.has_credentials() {
+            draft.note(Note::NoUser);
+        }
+        return Ok(());
+    };
+    let read = |path| Ok::<_, PlanFault>(draft.read(path, accounts::FILE_MAX)?.unwrap_or_default());
+    let customs = Customs {
+        login_defs: read("/etc/login.defs")?,
+        useradd: read("/etc/default/useradd")?,
+    };
+    let passwd = draft
+        .read(PASSWD, accounts::FILE_MAX)?
+        .ok_or(PlanFault::NoAccounts)?;
+
+    let known = accounts::user(&passwd, name.as_str());
+    let account = match known {
+        Some(user) => {
+            if user.uid < *customs.uids().start() || user.uid == NOBODY {
+                return Err(PlanFault::SystemUser(name, user.uid));
+            }
+            if !user.home.starts_with('/') {
+                return Err(PlanFault::Home);
+            }
+            let home = String::from(user.home);
+            Account {
+                name,
+                owner: (user.uid, user.gid),
+                home,
+                own_group: false,
+            }
+        }
+        None if accounts::find(&passwd, name.as_str()).is_some() => {
+            return Err(PlanFault::DamagedLine(PASSWD));
+        }
+        None if !steps.has(Step::User) => return Ok(()),
+        None => {
+            if !draft.identity.has_credentials() {
+                return Err(PlanFault::NoCredentials(name));
+            }
+            new_account(draft, &customs, &passwd, name)?
+        }
+    };
+
+    for (position, refusal) in &draft.identity.keys.value.refused {
+        draft.note(Note::RefusedKey(*position, *refusal));
+    }
+    if steps.has(Step::User) {
+        groups(draft, &account)?;
+        if known.is_none() {
+            subordinate_ids(draft, &customs, name)?;
+        }
+        home::add(draft, &account, known.is_none(), home_mode(&customs))?;
+    }
+    if steps.has(Step::Keys) {
+        keys::add(draft, &account)?;
+    }
+    shadow(draft, &customs, &passwd, &account, known.is_none())?;
+    if steps.has(Step::User) && known.is_none() {
+        let shell = shell(draft, &customs)?;
+        let Account {
+            owner: (uid, gid),
+            home,
+            ..
+        } = &account;
+        let line = format!("{name}:x:{uid}:{gid}::{home}:{shell}");
+        let stat = draft.stat(PASSWD, PASSWD)?;
+        draft.write(
+            &Place::system(PASSWD, 0o644).like(stat),
+            accounts::append(&passwd, &line),
+            format!("add user {name}: uid {uid}, gid {gid}, home {home}, shell {shell}"),
+        )?;
+    }
+    if steps.has(Step::Sudo) {
+        sudo::add(draft, name)?;
+    }
+    Ok(())
+}
+
+/// Chooses ids and home for a user that is not there yet.
+fn new_account(
+    draft: &Draft<'_>,
+    customs: &Customs,
+    passwd: &[u8],
+    name: UserName,
+) -> Result<Account, PlanFault> {
+    let read = |path| Ok::<_, PlanFault>(draft.read(path, accounts::FILE_MAX)?.unwrap_or_default());
+    let group = read(GROUP)?;
+    // Where the system's own accounts are part of /usr, their ids are taken too.
+    let (usr_passwd, usr_group) = (read("/usr/lib/passwd")?, read("/usr/lib/group")?);
+    if let Some(uid) = accounts::user(&usr_passwd, name.as_str()).map(|user| user.uid) {
+        return Err(PlanFault::SystemUser(name, uid));
+    }
+    let users: [&[u8]; 2] = [passwd, &usr_passwd];
+    let groups: [&[u8]; 2] = [&group, &usr_group];
+    let all: [&[u8]; 4] = [passwd, &usr_passwd, &group, &usr_group];
+
+    let old_group = accounts::group(&group, name.as_str());
+    let own_group = old_group.is_some()
+        || accounts::login_defs(&customs.login_defs, "USERGROUPS_ENAB") != Some("no");
+    let (uid, gid) = match old_group {
+        // An interrupted run, or the image, left the group: its id is the user's first choice.
+        Some(gid) if customs.gids().contains(&gid) => (
+            accounts::free_id(&users, customs.uids(), Some(gid)),
+            Some(gid),
+        ),
+        Some(gid) => return Err(PlanFault::SystemGroup(name, gid)),
+        None if own_group => {
+            let uid = accounts::free_id(&all, customs.uids(), None)
+                .or_else(|| accounts::free_id(&users, customs.uids(), None));
+            (uid, accounts::free_id(&groups, customs.gids(), uid))
+        }
+        None => {
+            let gid = accounts::assignment(&customs.useradd, "GROUP")
+                .and_then(|group_or_id| {
+                    group_or_id
+                        .parse()
+                        .ok()
+                        .or_else(|| accounts::group(&group, group_or_id))
+                })
+                .or_else(|| accounts::group(&group, "users"));
+            (accounts::free_id(&users, customs.uids(), None), gid)
+        }
+    };
+    let homes = accounts::assignment(&customs.useradd, "HOME")
+        .filter(|homes| homes.starts_with('/') && !homes.contains(':'))
+        .unwrap_or("/home")
+        .trim_end_matches('/');
+    Ok(Account {
+        name,
+        owner: (
+            uid.ok_or(PlanFault::NoFreeId)?,
+            gid.ok_or(PlanFault::NoFreeId)?,
+        ),
+        home: format!("{homes}/{name}"),
+        own_group,
+    })
+}
+
+/// Adds the user's own group, and the user to the groups of administrators.
+fn groups(draft: &mut Draft<'_>, account: &Account) -> Result<(), PlanFault> {
+    let name = account.name.as_str();
+    let gid = account.owner.1;
+    for (path, mode) in [(GROUP, 0o644), (GSHADOW, 0o640)] {
+        let Some(mut file) = draft.read(path, accounts::FILE_MAX)? else {
+            continue;
+        };
+        let mut purpose = String::new();
+        if account.own_group && accounts::find(&file, name).is_none() {
+            let line = if path == GROUP {
+                format!("{name}:x:{gid}:")
+            } else {
+                format!("{name}:!::")
+            };
+            file = accounts::append(&file, &line);
+            purpose = format!("add group {name}");
+        }
+        for group in GROUPS {
+            if let Some(more) = accounts::add_member(&file, group, name) {
+                file = more;
+                let comma = if purpose.is_empty() { "" } else { ", " };
+                purpose = format!("{purpose}{comma}add {name} to {group}");
+            }
+        }
+        if !purpose.is_empty() {
+            let stat = draft.stat(path, path)?;
+            draft.write(&Place::system(path, mode).like(stat), file, purpose)?;
+        }
+    }
+    Ok(())
+}
+
+/// Adds stretches of subordinate ids, which containers without root need, where the image uses them.
+fn subordinate_ids(
+    draft: &mut Draft<'_>,
+    customs: &Customs,
+    name: UserName,
+) -> Result<(), PlanFault> {
+    for (path, what) in [("/etc/subuid", "UID"), ("/etc/subgid", "GID")] {
+        let Some(file) = draft.read(path, accounts::FILE_MAX)? else {
+            continue;
+        };
+        if accounts::find(&file, name.as_str()).is_some() {
+            continue;
+        }
+        let range = customs.range(
+            &format!("SUB_{what}_MIN"),
+            &format!("SUB_{what}_MAX"),
+            100_000..=600_100_000,
+        );
+        let count = accounts::login_defs_number(&customs.login_defs, &format!("SUB_{what}_COUNT"))
+            .unwrap_or(65_536);
+        let Some(first) = accounts::free_stretch(&file, range, count) else {
+            continue;
+        };
+        let stat = draft.stat(path, path)?;
+        draft.write(
+            &Place::system(path, 0o644).like(stat),
+            accounts::append(&file, &format!("{name}:{first}:{count}")),
+            format!("give {name} {count} subordinate ids"),
+        )?;
+    }
+    Ok(())
+}
+
+/// Gives the user a line in shadow, with the password if there is one, else locked for passwords.
+fn shadow(
+    draft: &mut Draft<'_>,
+    customs: &Customs,
+    passwd: &[u8],
+    account: &Account,
+    new: bool,
+) -> Result<(), PlanFault> {
+    let steps = draft.context.steps;
+    let name = account.name.as_str();
+    let hash = match &draft.identity.password {
+        Password::Given(secret) if steps.has(Step::Password) => {
+            let hash = password::hash(secret.expose(), draft.context.salt);
+            Some(hash.ok_or(PlanFault::Hash)?)
+        }
+        Password::Redacted if steps.has(Step::Password) => {
+            draft.note(Note::RedactedPassword);
+            None
+        }
+        _ => None,
+    };
+    // A password changed on day 0 counts as expired: say nothing rather than that.
+    let today = match draft.context.today_days {
+        0 => String::new(),
+        days => format!("{days}"),
+    };
+    let old = draft.read(SHADOW, accounts::FILE_MAX)?;
+    let stat = draft.stat(SHADOW, SHADOW)?;
+    let place = Place {
+        owner: shadow_owner(draft)?,
+        ..Place::system(SHADOW, 0o640)
+    }
+    .like(stat);
+    let file = old.unwrap_or_default();
+
+    let (file, purpose) = match (accounts::find(&file, name), hash) {
+        (None, hash) => {
+            // A user of the image without a line here may have its hash in passwd: that stays.
+            if !new && hash.is_none() && !(steps.has(Step::User) && points_here(passwd, name)) {
+                return Ok(());
+            }
+            let mut line = Zeroizing::new(String::with_capacity(256));
+            // `*` and not `!`: an sshd without PAM refuses keys, too, where it sees `!`.
+            let secret = hash.as_ref().map_or("*", |hash| hash.as_str());
+            for part in [
+                name,
+                secret,
+                &today,
+                customs.days("PASS_MIN_DAYS"),
+                customs.days("PASS_MAX_DAYS"),
+                customs.days("PASS_WARN_AGE"),
+            ] {
+                line.push_str(part);
+                line.push(':');
+            }
+            line.push_str("::");
+            let verb = if hash.is_some() { "set" } else { "lock" };
+            (
+                accounts::append(&file, &line),
+                format!("{verb} the password of {name}"),
+            )
+        }
+        (Some(_), Some(hash)) => {
+            let file = accounts::replace(&file, name, accounts::HASH, hash.as_bytes());
+            let file = accounts::replace(&file, name, 2, today.as_bytes());
+            (file, format!("set the password of {name}"))
+        }
+        (Some(_), None) => return Ok(()),
+    };
+    draft.write(&place, file, purpose)?;
+
+    if !new && !points_here(passwd, name) {
+        let stat = draft.stat(PASSWD, PASSWD)?;
+        draft.write(
+            &Place::system(PASSWD, 0o644).like(stat),
+            accounts::replace(passwd, name, accounts::HASH, b"x"),
+            format!("point {name} to {SHADOW}"),
+        )?;
+    }
+    Ok(())
+}
+
+/// Tells whether passwd sends whoever checks the user's password to shadow.
+fn points_here(passwd: &[u8], name: &str) -> bool {
+    accounts::find(passwd, name)
+        .is_some_and(|line| accounts::column(line, accounts::HASH) == Some(b"x"))
+}
+
+/// Owner of a new shadow file: its own group where the distribution has one.
+fn shadow_owner(draft: &Draft<'_>) -> Result<(u32, u32), PlanFault> {
+    let group = draft.read(GROUP, accounts::FILE_MAX)?.unwrap_or_default();
+    Ok((ROOT.0, accounts::group(&group, "shadow").unwrap_or(ROOT.1)))
+}
+
+fn home_mode(customs: &Customs) -> u32 {
+    let value = |key| accounts::login_defs_number(&customs.login_defs, key);
+    value("HOME_MODE")
+        .or_else(|| value("UMASK").map(|mask| 0o777 & !mask))
+        .unwrap_or(0o700)
+        & 0o777
+}
+
+/// Finds a shell that is in the root.
+fn shell<'a>(draft: &Draft<'_>, customs: &'a Customs) -> Result<&'a str, PlanFault> {
+    let own = accounts::assignment(&customs.useradd, "SHELL")
+        .filter(|shell| shell.starts_with('/') && !shell.contains(':') && *shell != "/bin/sh");
+    let candidates: Vec<&str> = own.into_iter().chain(SHELLS).collect();
+    for shell in candidates {
+        if let Some(stat) = draft.stat(shell, "a shell")?
+            && stat.kind == Kind::File
+            && stat.mode & 0o111 != 0
+        {
+            return Ok(shell);
+        }
+    }
+    Ok("/bin/sh")
+}
