@@ -4,3 +4,4 @@
 //! never from what preroot happens to send, and it does not depend on preroot.
 
 pub mod disc;
+pub mod platform;

@@ -1,0 +1,129 @@
+//! The scenarios that have a name, each as the text that a user could have written.
+
+use super::{Pick, Picks, Scenario};
+
+/// Names and texts. Each differs from the healthy platform in the one thing that its name says.
+const NAMED: &[(&str, &str)] = &[
+    ("healthy", ""),
+    ("stale-incarnation", "machine.moves_after = 1"),
+    ("busy-wireserver", "goalstate.answers = 503*5, ok"),
+    ("goalstate-410-then-200", "goalstate.answers = 410, ok"),
+    ("wireserver-never", "tcp.wireserver = silent"),
+    ("wireserver-resets", "tcp.wireserver = reset"),
+    ("wireserver-refuses", "tcp.wireserver = refused"),
+    ("dhcp-never", "dhcp.answer = no"),
+    ("dhcp-late", "dhcp.delay = 1500ms"),
+    ("dhcp-deaf-at-first", "dhcp.ignore = 3"),
+    ("dhcp-nak-once", "dhcp.nak = 1"),
+    ("dhcp-two-servers", "dhcp.rival = 10.0.0.2"),
+    (
+        "dhcp-rival-first",
+        "dhcp.rival = 10.0.0.2\ndhcp.rival.first = yes",
+    ),
+    ("dhcp-garbage", "dhcp.garbage = 4"),
+    ("dhcp-bad-mask", "dhcp.mask = 255.0.255.0"),
+    ("dhcp-split-options", "dhcp.split = yes"),
+    ("dhcp-overload", "dhcp.overload = yes"),
+    ("dhcp-without-245", "dhcp.without = 245"),
+    ("dhcp-without-121", "dhcp.without = 121"),
+    ("dhcp-finite-lease", "dhcp.lease = 3600"),
+    ("health-500", "health.answers = 500*3, ok"),
+    ("health-never-accepted", "health.answers = 500"),
+    ("health-reset-once", "health.answers = reset, ok"),
+    (
+        "throttled-429-retry-after",
+        "http.retry_after = 2s\nhealth.answers = 429*2, ok",
+    ),
+    (
+        "goalstate-without-roles",
+        "goalstate.answers = noroles*2, ok",
+    ),
+    ("goalstate-bom-chunked", "goalstate.answers = bom+chunked"),
+    ("goalstate-large", "goalstate.answers = noise+chunked"),
+    (
+        "goalstate-without-certificates",
+        "goalstate.answers = nocerts",
+    ),
+    (
+        "goalstate-cut-once",
+        "goalstate.answers = cut, truncated, garbage, ok",
+    ),
+    (
+        "slow-first-byte",
+        "goalstate.answers = delay:3s\nhealth.answers = delay:3s",
+    ),
+    ("dripping", "goalstate.answers = drip:2ms"),
+    (
+        "close-without-length",
+        "goalstate.answers = unsized\nhealth.answers = unsized\nimds.answers = unsized",
+    ),
+    (
+        "connection-close-each-time",
+        "goalstate.answers = close\nhealth.answers = close\nimds.answers = close",
+    ),
+    (
+        "json-door-only",
+        "goalstate.answers = 404\nhealth.answers = 404",
+    ),
+    ("imds-absent", "tcp.imds = silent"),
+    ("imds-400-then-old-version", "imds.newest = 2019-06-01"),
+    ("imds-truncated-once", "imds.answers = truncated, ok"),
+    ("address-conflict", "net.conflict = yes"),
+    ("pool-vm", "vm.pps = Running"),
+];
+
+/// How many of the scenarios that lose one frame are listed; a healthy boot has about so many frames.
+const LISTED_LOSSES: u64 = 16;
+
+impl Scenario {
+    /// Gives a named scenario. `loss-of-frame N` is one for every N.
+    pub fn named(name: &str) -> Option<Self> {
+        if let Some(number) = name.strip_prefix("loss-of-frame") {
+            let number = number
+                .trim_start_matches(['-', ' '])
+                .parse()
+                .ok()
+                .filter(|n| *n > 0)?;
+            let mut scenario = Self {
+                name: name.into(),
+                ..Self::default()
+            };
+            scenario.link.lose_any = Picks(vec![Pick::Range(number, number)]);
+            return Some(scenario);
+        }
+        let (name, text) = NAMED.iter().find(|(known, _)| *known == name)?;
+        let mut scenario = Self::parse(text).ok()?;
+        scenario.name = (*name).into();
+        Some(scenario)
+    }
+
+    /// Lists the names that [`Scenario::named`] knows.
+    pub fn names() -> Vec<String> {
+        let mut names: Vec<String> = NAMED.iter().map(|(name, _)| (*name).into()).collect();
+        names.extend((1..=LISTED_LOSSES).map(|number| format!("loss-of-frame-{number}")));
+        names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listed_name_is_known_and_its_text_is_right() {
+        for (name, text) in NAMED {
+            if let Err(error) = Scenario::parse(text) {
+                panic!("{name}: {error}");
+            }
+        }
+        for name in Scenario::names() {
+            assert_eq!(
+                Scenario::named(&name).map(|scenario| scenario.name),
+                Some(name)
+            );
+        }
+        assert!(Scenario::named("loss-of-frame 7").is_some_and(|s| s.link.lose_any.has(7)));
+        assert!(Scenario::named("loss-of-frame-0").is_none());
+        assert!(Scenario::named("nonesuch").is_none());
+    }
+}
