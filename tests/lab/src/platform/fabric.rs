@@ -150,6 +150,11 @@ impl Platform {
         self.counted
     }
 
+    /// The services' memory, for a plug that carries HTTP without frames.
+    pub(super) fn services(&mut self) -> (&mut State, &mut Vec<Entry>) {
+        (&mut self.state, &mut self.journal)
+    }
+
     fn write(&mut self, at: Duration, frame: &[u8]) {
         if let Some(writer) = &mut self.record
             && writer.frame(at, frame).is_err()
