@@ -1,1 +1,313 @@
-//! ISO 9660 (ECMA-119) volumes, read only.
+//! ISO 9660 volumes, read only: from the volume descriptors to the bytes of a file.
+//!
+//! Follows ECMA-119, its supplement Joliet (UCS-2 names) and, of Rock Ridge, the names. Not here:
+//! links, access rights, compressed files, relocated directories, volume sets, interleaved files.
+//! Of numbers written in both byte orders the little-endian one is read, as Linux does: what nobody
+//! reads, writers get wrong.
+
+mod record;
+mod susp;
+
+use embedded_io::{Read, Seek};
+
+use self::record::{Extent, Record};
+use self::susp::SystemUse;
+use super::disc::fault::{DiscFault, Feature, Structure};
+use super::disc::names::{Match, matched};
+use super::disc::sectors::{SECTOR, Sectors, sector_of};
+use super::disc::{Label, PATH_DEPTH};
+
+/// Where the volume descriptors begin (ECMA-119 6.2.1).
+const DESCRIPTORS: u64 = 16 * SECTOR;
+/// Volume descriptors that are looked at; real discs have two to four.
+const DESCRIPTOR_COUNT: u64 = 32;
+
+/// How a directory tree spells its names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    Plain,
+    /// UCS-2, big endian.
+    Joliet,
+    /// Rock Ridge; the entries begin after so many bytes of each system use area.
+    RockRidge {
+        skip: usize,
+    },
+}
+
+/// A volume whose root directory is known.
+pub(in crate::wire) struct Iso9660 {
+    block_size: u64,
+    label: Label,
+    spelling: Spelling,
+    root: Extent,
+}
+
+/// A file that has been found.
+struct File {
+    directory: Extent,
+    /// Where its first record is in the directory.
+    position: u64,
+    length: u64,
+}
+
+impl Iso9660 {
+    /// Finds the volume on a device; `NoFileSystem` when there is no volume descriptor.
+    ///
+    /// Rock Ridge names are preferred over Joliet ones, as Linux does: they are the original ones.
+    pub(in crate::wire) fn open<D: Read + Seek>(
+        sectors: &mut Sectors<D>,
+    ) -> Result<Self, DiscFault> {
+        let mut primary = None;
+        let mut joliet = None;
+        for index in 0..DESCRIPTOR_COUNT {
+            let offset = DESCRIPTORS.saturating_add(index.saturating_mul(SECTOR));
+            let block = sectors.view(offset, SECTOR as usize)?;
+            let sector = sector_of(offset);
+            let damaged = DiscFault::Damaged {
+                structure: Structure::IsoVolume,
+                sector,
+            };
+            match (block.first(), block.get(1..6)) {
+                (Some(1), Some(b"CD001")) if primary.is_none() => {
+                    primary = Some(Self::parse(block, offset, Spelling::Plain).ok_or(damaged)?);
+                }
+                (Some(2), Some(b"CD001")) if joliet.is_none() && is_joliet(block) => {
+                    // A broken one is passed over: the primary tree still serves.
+                    joliet = Self::parse(block, offset, Spelling::Joliet);
+                }
+                (Some(0..=254), Some(b"CD001")) => {}
+                _ => break,
+            }
+        }
+        let mut primary = primary.ok_or(DiscFault::NoFileSystem)?;
+        let own = Record::next(sectors, primary.root, &mut 0)?;
+        if let Some(skip) = own.as_ref().and_then(susp::announced) {
+            primary.spelling = Spelling::RockRidge { skip };
+            return Ok(primary);
+        }
+        Ok(joliet.unwrap_or(primary))
+    }
+
+    /// Parses a primary or supplementary volume descriptor (ECMA-119 8.4, 8.5).
+    fn parse(block: &[u8], offset: u64, spelling: Spelling) -> Option<Self> {
+        let block_size = u16::from_le_bytes(block.get(128..)?.first_chunk().copied()?);
+        let root = Record::parse(block.get(156..190)?, offset.saturating_add(156))?;
+        if !matches!(block_size, 512 | 1024 | 2048) || !root.is_directory() {
+            return None;
+        }
+        let block_size = u64::from(block_size);
+        let mut label = Label::new();
+        for character in characters(block.get(40..72)?, spelling) {
+            // 32 characters fit in any spelling.
+            label.push(character).ok()?;
+        }
+        let used = label.trim_end_matches([' ', '\0']).len();
+        label.truncate(used);
+        Some(Self {
+            block_size,
+            label,
+            spelling,
+            root: root.extent(block_size),
+        })
+    }
+
+    pub(in crate::wire) fn label(&self) -> &Label {
+        &self.label
+    }
+
+    /// Says whether names come from a Joliet tree.
+    pub(in crate::wire) fn joliet(&self) -> bool {
+        self.spelling == Spelling::Joliet
+    }
+
+    /// Says whether names come from Rock Ridge.
+    pub(in crate::wire) fn rock_ridge(&self) -> bool {
+        matches!(self.spelling, Spelling::RockRidge { .. })
+    }
+
+    /// Tells the length of a file in bytes.
+    pub(in crate::wire) fn file_length<D: Read + Seek>(
+        &self,
+        sectors: &mut Sectors<D>,
+        path: &str,
+    ) -> Result<u64, DiscFault> {
+        Ok(self.find(sectors, path)?.length)
+    }
+
+    /// Reads a whole file into the front of `out`.
+    pub(in crate::wire) fn read_file<D: Read + Seek>(
+        &self,
+        sectors: &mut Sectors<D>,
+        path: &str,
+        out: &mut [u8],
+    ) -> Result<usize, DiscFault> {
+        let file = self.find(sectors, path)?;
+        let length = usize::try_from(file.length).ok();
+        let Some(mut out) = length.and_then(|length| out.get_mut(..length)) else {
+            return Err(DiscFault::Full {
+                needed: file.length,
+            });
+        };
+        let mut position = file.position;
+        self.extents(sectors, file.directory, &mut position, |sectors, extent| {
+            let count = usize::try_from(extent.length)
+                .unwrap_or(usize::MAX)
+                .min(out.len());
+            let (front, back) = core::mem::take(&mut out).split_at_mut(count);
+            out = back;
+            sectors.read(extent.offset, front)
+        })?;
+        Ok(length.unwrap_or(0))
+    }
+
+    /// Visits the extents of the file whose first record is at `position` of a directory.
+    fn extents<D: Read + Seek>(
+        &self,
+        sectors: &mut Sectors<D>,
+        directory: Extent,
+        position: &mut u64,
+        mut visit: impl FnMut(&mut Sectors<D>, Extent) -> Result<(), DiscFault>,
+    ) -> Result<(), DiscFault> {
+        let mut before: Option<Record> = None;
+        loop {
+            let sector = sector_of(directory.offset.saturating_add(*position));
+            let structure = Structure::DirectoryRecord;
+            let damaged = DiscFault::Damaged { structure, sector };
+            let record = Record::next(sectors, directory, position)?.ok_or(damaged)?;
+            if record.is_interleaved() {
+                let feature = Feature::InterleavedFile;
+                return Err(DiscFault::Unsupported { feature, sector });
+            }
+            // The parts of a file bear one name and follow each other (ECMA-119 9.1.6).
+            if before.is_some_and(|before| before.name() != record.name()) {
+                return Err(damaged);
+            }
+            visit(sectors, record.extent(self.block_size))?;
+            if !record.continues() {
+                return Ok(());
+            }
+            before = Some(record);
+        }
+    }
+
+    fn find<D: Read + Seek>(
+        &self,
+        sectors: &mut Sectors<D>,
+        path: &str,
+    ) -> Result<File, DiscFault> {
+        let mut directory = self.root;
+        let mut names = path.split('/').filter(|name| !name.is_empty()).peekable();
+        for _ in 0..PATH_DEPTH {
+            let name = names.next().ok_or(DiscFault::NotFound)?;
+            let last = names.peek().is_none();
+            let (position, is_directory) = self.find_in(sectors, directory, name)?;
+            if is_directory == last {
+                return Err(DiscFault::NotFound);
+            }
+            let mut length = 0_u64;
+            let mut extent = directory;
+            self.extents(sectors, directory, &mut { position }, |_, part| {
+                length = length.saturating_add(part.length);
+                extent = part;
+                Ok(())
+            })?;
+            if last {
+                return Ok(File {
+                    directory,
+                    position,
+                    length,
+                });
+            }
+            directory = extent;
+        }
+        Err(DiscFault::NotFound)
+    }
+
+    /// Finds a name in a directory: where its record is and whether it is a directory.
+    fn find_in<D: Read + Seek>(
+        &self,
+        sectors: &mut Sectors<D>,
+        directory: Extent,
+        name: &str,
+    ) -> Result<(u64, bool), DiscFault> {
+        let mut position = 0;
+        let mut similar = None;
+        let mut continued = false;
+        loop {
+            let start = position;
+            let Some(record) = Record::next(sectors, directory, &mut position)? else {
+                break;
+            };
+            // Later parts of a file bear its name as well; the first one is where it begins.
+            let later_part = core::mem::replace(&mut continued, record.continues());
+            if record.is_aside() || later_part {
+                continue;
+            }
+            let system_use = match self.spelling {
+                Spelling::RockRidge { skip } => {
+                    SystemUse::read(sectors, &record, skip, self.block_size)?
+                }
+                Spelling::Plain | Spelling::Joliet => SystemUse::default(),
+            };
+            let matched = match system_use.name.as_deref().map(core::str::from_utf8) {
+                Some(Ok(found)) => matched(found.chars(), name),
+                Some(Err(_)) => Match::No,
+                None => {
+                    let found = without_version(record.name(), self.spelling);
+                    matched(characters(found, self.spelling), name)
+                }
+            };
+            let found = match matched {
+                Match::No => continue,
+                // A link has no data here, and nobody needs one on a provisioning disc.
+                Match::Exact | Match::Similar if system_use.link => Err(DiscFault::NotFound),
+                Match::Exact | Match::Similar => match system_use.special {
+                    Some(feature) => Err(DiscFault::Unsupported {
+                        feature,
+                        sector: sector_of(record.offset),
+                    }),
+                    None => Ok((start, record.is_directory())),
+                },
+            };
+            if matched == Match::Exact {
+                return found;
+            }
+            similar = similar.or(Some(found));
+        }
+        similar.unwrap_or(Err(DiscFault::NotFound))
+    }
+}
+
+/// Says whether a supplementary descriptor is for Joliet, by its escape sequences (levels 1 to 3).
+fn is_joliet(block: &[u8]) -> bool {
+    matches!(block.get(88..91), Some(b"%/@" | b"%/C" | b"%/E"))
+}
+
+/// Cuts the version number, and the dot of a name without extension, as in `NAME.;1`.
+fn without_version(name: &[u8], spelling: Spelling) -> &[u8] {
+    let width = if spelling == Spelling::Joliet { 2 } else { 1 };
+    let is = |unit: &[u8], wanted: u8| unit.last() == Some(&wanted) && matches!(unit, [_] | [0, _]);
+    let units = name.chunks_exact(width);
+    let mut end = units
+        .take_while(|unit| !is(unit, b';'))
+        .count()
+        .saturating_mul(width);
+    let last = end
+        .checked_sub(width)
+        .and_then(|start| name.get(start..end));
+    if end > width && last.is_some_and(|unit| is(unit, b'.')) {
+        end = end.saturating_sub(width);
+    }
+    name.get(..end).unwrap_or(name)
+}
+
+/// Decodes a name or a label.
+fn characters(name: &[u8], spelling: Spelling) -> impl Iterator<Item = char> + Clone + '_ {
+    let width = if spelling == Spelling::Joliet { 2 } else { 1 };
+    let units = name.chunks_exact(width).map(|unit| match *unit {
+        [high, low] => u16::from_be_bytes([high, low]),
+        [only] => u16::from(only),
+        _ => 0,
+    });
+    char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
+}

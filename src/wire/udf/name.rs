@@ -1,0 +1,76 @@
+//! OSTA compressed Unicode, the spelling of names and labels (UDF 2.1.1, 2.1.2).
+
+use super::super::disc::Label;
+use super::bytes::byte;
+
+/// Decodes OSTA compressed Unicode; nothing when it is not well formed.
+///
+/// 16-bit names were UCS-2 in the standard's words; everybody writes UTF-16.
+pub(super) fn characters(name: &[u8]) -> Option<impl Iterator<Item = char> + Clone + '_> {
+    let (&compression, text) = name.split_first()?;
+    let width = match compression {
+        8 => 1,
+        16 if text.len().is_multiple_of(2) => 2,
+        _ => return None,
+    };
+    let units = text.chunks_exact(width).map(|unit| match *unit {
+        [high, low] => u16::from_be_bytes([high, low]),
+        [only] => u16::from(only),
+        _ => 0,
+    });
+    Some(char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)))
+}
+
+/// Decodes a fixed-length string, whose last byte says how many bytes of it are used.
+pub(super) fn label(field: &[u8]) -> Option<Label> {
+    let (&used, text) = field.split_last()?;
+    let mut label = Label::new();
+    if used == 0 || byte(text, 0) == Some(0) {
+        return Some(label);
+    }
+    for character in characters(text.get(..usize::from(used))?)? {
+        label.push(character).ok()?;
+    }
+    Some(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+
+    fn decoded(name: &[u8]) -> Option<String> {
+        characters(name).map(Iterator::collect)
+    }
+
+    #[test]
+    fn eight_bit_names_are_latin_1() {
+        assert_eq!(decoded(b"\x08Gr\xFC\xDFe").as_deref(), Some("Grüße"));
+    }
+
+    #[test]
+    fn sixteen_bit_names_are_big_endian_with_surrogates() {
+        let name = [16, 0x54, 0x0D, 0xD8, 0x3D, 0xDE, 0x00];
+        assert_eq!(decoded(&name).as_deref(), Some("名😀"));
+    }
+
+    #[test]
+    fn unknown_compression_odd_length_and_nothing_are_refused() {
+        assert_eq!(decoded(&[]), None);
+        assert_eq!(decoded(&[9, b'a']), None);
+        assert_eq!(decoded(&[254, b'a']), None);
+        assert_eq!(decoded(&[16, 0, b'a', 0]), None);
+    }
+
+    #[test]
+    fn label_ends_where_its_last_byte_says() {
+        let mut field = [0_u8; 32];
+        field[..6].copy_from_slice(b"\x08dvd__");
+        field[31] = 4;
+        assert_eq!(label(&field).as_deref(), Some("dvd"));
+        field[31] = 32;
+        assert_eq!(label(&field), None);
+        field[31] = 0;
+        assert_eq!(label(&field).as_deref(), Some(""));
+    }
+}
