@@ -16,4 +16,5 @@ pub mod poll;
 pub mod process;
 pub mod root;
 pub mod sys;
+pub mod sysfs;
 pub mod uevent;
