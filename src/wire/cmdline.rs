@@ -626,13 +626,10 @@ mod tests {
         assert_eq!(wait("rootwait"), RootWait::Forever);
         assert_eq!(wait("rootwait=oops"), RootWait::Forever);
         assert_eq!(wait("rootwait=10"), RootWait::For(Duration::from_secs(10)));
-        assert_eq!(
-            wait("rootdelay=300"),
-            RootWait::For(Duration::from_secs(300))
-        );
+        assert_eq!(wait("rootdelay=300"), RootWait::For(Duration::from_mins(5)));
         assert_eq!(
             wait("rootwait=10 rootdelay=300"),
-            RootWait::For(Duration::from_secs(300))
+            RootWait::For(Duration::from_mins(5))
         );
     }
 
