@@ -29,6 +29,9 @@ use draft::Draft;
 pub use markers::{configured_for, reported, reported_for};
 pub use steps::{Step, Steps, StepsFault};
 
+/// What the names of half-written files start with; sudo and others skip such names.
+pub const TEMPORARY: &str = ".preroot-";
+
 /// What a root does not let us do, and the kernel's number for why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RootFault {
@@ -364,3 +367,6 @@ pub fn plan(
     }
     Ok(draft.finish())
 }
+
+#[cfg(test)]
+mod tests;

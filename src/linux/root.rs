@@ -17,14 +17,12 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::engine::plan::{Act, Action, Change, Kind, Plan, RootFault, RootView, Stat};
+use crate::engine::plan::{Act, Action, Change, Kind, Plan, RootFault, RootView, Stat, TEMPORARY};
 
 /// Most links that are followed to the file that is replaced, as in the kernel.
 const LINKS_MAX: usize = 40;
 /// Longest path that the kernel takes.
 const PATH_MAX: usize = 4096;
-/// What temporary files start with; sudo and others skip such names, and a later run knows them.
-const TEMPORARY: &str = ".preroot-";
 /// Largest label or other extended attribute that is copied.
 const XATTR_MAX: usize = 4096;
 
@@ -196,13 +194,16 @@ impl Root {
         Ok(true)
     }
 
-    /// Sets owner, the attributes of what is replaced, and the mode.
+    /// Sets mode and owner, and the attributes of what is replaced.
     fn own(
         &self,
         fd: BorrowedFd<'_>,
         change: &Change,
         old: Option<BorrowedFd<'_>>,
     ) -> Result<(), RootFault> {
+        let set_mode = || fs::fchmod(fd, Mode::from_raw_mode(change.mode)).map_err(fault(Act::Own));
+        // Mode first: a directory that has its owner is taken as finished by the next run.
+        set_mode()?;
         if self.owned {
             let (user, group) = change.owner;
             fs::fchown(fd, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
@@ -210,9 +211,10 @@ impl Root {
         }
         if let Some(old) = old {
             copy_attributes(old, fd)?;
+            // Again: an access list brings a mode of its own.
+            set_mode()?;
         }
-        // Last: a change of owner clears bits, and an access list brings its own.
-        fs::fchmod(fd, Mode::from_raw_mode(change.mode)).map_err(fault(Act::Own))
+        Ok(())
     }
 
     fn is_as_wanted(
@@ -505,4 +507,642 @@ fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), RootF
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::identity::Identity;
+    use crate::engine::plan::{self, Context, Steps};
+    use crate::wire::ovf;
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::{Duration, SystemTime};
+    use std::{env, fs as host, process};
+
+    /// A directory of its own for one test: `inside` is the root, `outside` must stay as it is.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new() -> Self {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = env::temp_dir().join(format!("preroot-test-{}-{number}", process::id()));
+            host::create_dir_all(path.join("inside/etc")).unwrap();
+            host::create_dir_all(path.join("outside/etc")).unwrap();
+            for name in ["hostname", "passwd"] {
+                host::write(path.join("outside").join(name), "keep").unwrap();
+                host::write(path.join("outside/etc").join(name), "keep").unwrap();
+            }
+            Self(path)
+        }
+
+        fn inside(&self, path: &str) -> PathBuf {
+            self.0.join("inside").join(path.trim_start_matches('/'))
+        }
+
+        fn outside(&self, path: &str) -> PathBuf {
+            self.0.join("outside").join(path)
+        }
+
+        fn root(&self) -> Root {
+            Root::open_unowned(self.inside("").to_str().unwrap()).unwrap()
+        }
+
+        fn text(&self, path: &str) -> String {
+            host::read_to_string(self.inside(path)).unwrap()
+        }
+
+        fn apply(&self, changes: Vec<Change>) -> Result<Applied, (usize, RootFault)> {
+            self.root().apply(&Plan {
+                changes,
+                notes: Vec::new(),
+            })
+        }
+
+        #[track_caller]
+        fn assert_outside_is_untouched(&self) {
+            for name in ["hostname", "passwd", "etc/hostname", "etc/passwd"] {
+                assert_eq!(
+                    host::read_to_string(self.outside(name)).unwrap(),
+                    "keep",
+                    "{name}"
+                );
+            }
+            assert_eq!(host::read_dir(self.outside("")).unwrap().count(), 3);
+            assert_eq!(host::read_dir(self.outside("etc")).unwrap().count(), 2);
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = host::remove_dir_all(&self.0);
+        }
+    }
+
+    fn change(path: &str, mode: u32, action: Action) -> Change {
+        Change {
+            path: path.into(),
+            trusted: path.len(),
+            owner: (0, 0),
+            mode,
+            action,
+            purpose: String::new(),
+        }
+    }
+
+    fn write(path: &str, content: &str) -> Change {
+        change(
+            path,
+            0o644,
+            Action::Write(content.as_bytes().to_vec().into()),
+        )
+    }
+
+    /// A change below a home directory of which only the first `trusted` bytes are the system's.
+    fn in_home(path: &str, trusted: &str, action: Action) -> Change {
+        Change {
+            trusted: trusted.len(),
+            ..change(path, 0o600, action)
+        }
+    }
+
+    fn errno(done: Result<Applied, (usize, RootFault)>) -> Option<Errno> {
+        let (_, fault) = done.expect_err("it is refused");
+        Some(Errno::from_raw_os_error(fault.errno)).filter(|_| fault.errno != 0)
+    }
+
+    /// Gives everything below a directory an old time, and tells later what got a new one.
+    fn age(directory: &Path) {
+        for entry in host::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                age(&path);
+            }
+            if !path.is_symlink() {
+                let file = host::File::open(&path).unwrap();
+                file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1))
+                    .unwrap();
+            }
+        }
+    }
+
+    fn touched(directory: &Path, out: &mut Vec<PathBuf>) {
+        for entry in host::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                touched(&path, out);
+            }
+            if path.metadata().unwrap().mtime() != 1 {
+                out.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn written_file_has_content_and_mode_and_leaves_nothing_else() {
+        let scratch = Scratch::new();
+        let secret = change(
+            "/etc/shadow-like",
+            0o440,
+            Action::Write(b"x\n".to_vec().into()),
+        );
+        let applied = scratch
+            .apply(vec_of([write("/etc/hostname", "vm\n"), secret]))
+            .unwrap();
+        assert_eq!(
+            applied,
+            Applied {
+                written: 2,
+                unchanged: 0
+            }
+        );
+        assert_eq!(scratch.text("etc/hostname"), "vm\n");
+        let mode = |path| {
+            scratch
+                .inside(path)
+                .metadata()
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o7777
+        };
+        assert_eq!(
+            (mode("etc/hostname"), mode("etc/shadow-like")),
+            (0o644, 0o440)
+        );
+        assert_eq!(host::read_dir(scratch.inside("etc")).unwrap().count(), 2);
+    }
+
+    fn vec_of<const N: usize>(changes: [Change; N]) -> Vec<Change> {
+        changes.into_iter().collect()
+    }
+
+    #[test]
+    fn owner_is_set_where_owners_count() {
+        let scratch = Scratch::new();
+        let root = Root::open(scratch.inside("").to_str().unwrap()).unwrap();
+        // The one owner that every user may give.
+        let own = scratch.inside("etc").metadata().unwrap();
+        let owner = (own.uid(), own.gid());
+        let plan = Plan {
+            changes: vec_of([Change {
+                owner,
+                ..write("/etc/hostname", "vm\n")
+            }]),
+            notes: Vec::new(),
+        };
+        assert_eq!(root.apply(&plan).unwrap().written, 1);
+        assert_eq!(root.stat("/etc/hostname").unwrap().unwrap().owner, owner);
+        assert_eq!(root.apply(&plan).unwrap().unchanged, 1);
+    }
+
+    #[test]
+    fn what_is_as_planned_keeps_its_time() {
+        let scratch = Scratch::new();
+        let changes = || {
+            vec_of([
+                write("/etc/hostname", "vm\n"),
+                change("/etc/empty", 0o600, Action::Write(Vec::new().into())),
+                change("/home", 0o755, Action::Directory),
+                change("/etc/none", 0, Action::Remove),
+            ])
+        };
+        assert_eq!(
+            scratch.apply(changes()).unwrap(),
+            Applied {
+                written: 3,
+                unchanged: 1
+            }
+        );
+        age(&scratch.inside(""));
+        assert_eq!(
+            scratch.apply(changes()).unwrap(),
+            Applied {
+                written: 0,
+                unchanged: 4
+            }
+        );
+        let mut found = Vec::new();
+        touched(&scratch.inside(""), &mut found);
+        assert_eq!(found, [""; 0].map(PathBuf::from));
+    }
+
+    #[test]
+    fn content_or_mode_that_differs_is_replaced() {
+        for (content, mode) in [
+            ("vm\n", 0o600),
+            ("v", 0o644),
+            ("vm\nlonger", 0o644),
+            ("", 0o644),
+        ] {
+            let scratch = Scratch::new();
+            let path = scratch.inside("etc/hostname");
+            host::write(&path, content).unwrap();
+            host::set_permissions(&path, host::Permissions::from_mode(mode)).unwrap();
+            let old = path.metadata().unwrap().ino();
+            assert_eq!(
+                scratch
+                    .apply(vec_of([write("/etc/hostname", "vm\n")]))
+                    .unwrap()
+                    .written,
+                1
+            );
+            assert_eq!(scratch.text("etc/hostname"), "vm\n");
+            assert_eq!(
+                path.metadata().unwrap().permissions().mode() & 0o7777,
+                0o644
+            );
+            // A new file took its place: whoever had the old one open still reads it whole.
+            assert_ne!(path.metadata().unwrap().ino(), old);
+        }
+    }
+
+    #[test]
+    fn absolute_links_lead_inside_the_root() {
+        let scratch = Scratch::new();
+        let outside = scratch.outside("hostname");
+        let outside = outside.to_str().unwrap();
+        symlink(outside, scratch.inside("etc/hostname")).unwrap();
+        let within = scratch.inside(outside);
+        host::create_dir_all(within.parent().unwrap()).unwrap();
+        scratch
+            .apply(vec_of([write("/etc/hostname", "vm\n")]))
+            .unwrap();
+        assert_eq!(host::read_to_string(&within).unwrap(), "vm\n");
+        assert!(scratch.inside("etc/hostname").is_symlink());
+        assert_eq!(
+            scratch.root().read("/etc/hostname", 99).unwrap().unwrap(),
+            b"vm\n"
+        );
+        scratch.assert_outside_is_untouched();
+    }
+
+    #[test]
+    fn links_up_and_out_stop_at_the_root() {
+        let scratch = Scratch::new();
+        host::write(scratch.inside("hostname"), "old").unwrap();
+        symlink("../../../outside/hostname", scratch.inside("etc/hostname")).unwrap();
+        // Inside the root the link means /outside/hostname, whose directory is not there.
+        let done = scratch.apply(vec_of([write("/etc/hostname", "vm\n")]));
+        assert_eq!(errno(done), Some(Errno::NOENT));
+        host::create_dir(scratch.inside("outside")).unwrap();
+        scratch
+            .apply(vec_of([write("/etc/hostname", "vm\n")]))
+            .unwrap();
+        assert_eq!(scratch.text("outside/hostname"), "vm\n");
+        scratch.assert_outside_is_untouched();
+    }
+
+    #[test]
+    fn linked_directories_stay_inside_the_root() {
+        let scratch = Scratch::new();
+        host::create_dir(scratch.inside("usr")).unwrap();
+        symlink("../../../../../..", scratch.inside("usr/up")).unwrap();
+        symlink(scratch.outside(""), scratch.inside("home")).unwrap();
+        scratch
+            .apply(vec_of([write("/usr/up/etc/passwd", "p\n")]))
+            .unwrap();
+        assert_eq!(scratch.text("etc/passwd"), "p\n");
+        let done = scratch.apply(vec_of([write("/home/passwd", "p\n")]));
+        assert_eq!(errno(done), Some(Errno::NOENT));
+        scratch.assert_outside_is_untouched();
+    }
+
+    #[test]
+    fn link_to_a_link_is_followed_to_its_end() {
+        let scratch = Scratch::new();
+        host::create_dir_all(scratch.inside("var/real")).unwrap();
+        symlink("/var/second", scratch.inside("etc/hostname")).unwrap();
+        symlink("real/name", scratch.inside("var/second")).unwrap();
+        scratch
+            .apply(vec_of([write("/etc/hostname", "vm\n")]))
+            .unwrap();
+        assert_eq!(scratch.text("var/real/name"), "vm\n");
+    }
+
+    #[test]
+    fn links_in_a_circle_are_refused() {
+        let scratch = Scratch::new();
+        symlink("passwd", scratch.inside("etc/hostname")).unwrap();
+        symlink("hostname", scratch.inside("etc/passwd")).unwrap();
+        let done = scratch.apply(vec_of([write("/etc/hostname", "vm\n")]));
+        assert_eq!(errno(done), Some(Errno::LOOP));
+    }
+
+    #[test]
+    fn no_link_is_followed_where_a_user_may_have_put_it() {
+        let scratch = Scratch::new();
+        host::create_dir_all(scratch.inside("home/ops/real")).unwrap();
+        host::write(scratch.inside("etc/passwd"), "keep").unwrap();
+        let keys = || {
+            in_home(
+                "/home/ops/.ssh/keys",
+                "/home/ops",
+                Action::Write(b"k".to_vec().into()),
+            )
+        };
+
+        symlink("real", scratch.inside("home/ops/.ssh")).unwrap();
+        assert_eq!(errno(scratch.apply(vec_of([keys()]))), Some(Errno::LOOP));
+        let directory = in_home("/home/ops/.ssh", "/home/ops", Action::Directory);
+        assert!(errno(scratch.apply(vec_of([directory]))).is_some());
+
+        host::remove_file(scratch.inside("home/ops/.ssh")).unwrap();
+        host::create_dir(scratch.inside("home/ops/.ssh")).unwrap();
+        symlink("../../../etc/passwd", scratch.inside("home/ops/.ssh/keys")).unwrap();
+        assert_eq!(errno(scratch.apply(vec_of([keys()]))), Some(Errno::LOOP));
+        assert_eq!(scratch.text("etc/passwd"), "keep");
+
+        let up = in_home("/home/ops/../../etc/passwd", "/home/ops", Action::Remove);
+        assert_eq!(errno(scratch.apply(vec_of([up]))), Some(Errno::XDEV));
+        assert!(scratch.inside("etc/passwd").exists());
+    }
+
+    #[test]
+    fn home_behind_a_link_of_the_system_is_reached() {
+        let scratch = Scratch::new();
+        host::create_dir_all(scratch.inside("var/home/ops")).unwrap();
+        symlink("/var/home", scratch.inside("home")).unwrap();
+        let changes = vec_of([
+            in_home("/home/ops/.ssh", "/home/ops", Action::Directory),
+            in_home(
+                "/home/ops/.ssh/keys",
+                "/home/ops",
+                Action::Write(b"k".to_vec().into()),
+            ),
+        ]);
+        scratch.apply(changes).unwrap();
+        assert_eq!(scratch.text("var/home/ops/.ssh/keys"), "k");
+    }
+
+    #[test]
+    fn left_over_of_a_killed_run_is_removed() {
+        for content in ["vm\n", "other\n"] {
+            let scratch = Scratch::new();
+            let path = scratch.inside("etc/hostname");
+            host::write(&path, content).unwrap();
+            host::set_permissions(&path, host::Permissions::from_mode(0o644)).unwrap();
+            host::write(scratch.inside("etc/.preroot-hostname"), "v").unwrap();
+            scratch
+                .apply(vec_of([write("/etc/hostname", "vm\n")]))
+                .unwrap();
+            assert_eq!(scratch.text("etc/hostname"), "vm\n");
+            assert_eq!(host::read_dir(scratch.inside("etc")).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn planted_temporary_name_is_not_written_through() {
+        let scratch = Scratch::new();
+        host::write(scratch.inside("etc/passwd"), "keep").unwrap();
+        symlink("passwd", scratch.inside("etc/.preroot-hostname")).unwrap();
+        scratch
+            .apply(vec_of([write("/etc/hostname", "vm\n")]))
+            .unwrap();
+        assert_eq!(scratch.text("etc/passwd"), "keep");
+        assert!(!scratch.inside("etc/hostname").is_symlink());
+    }
+
+    #[test]
+    fn first_failure_stops_and_is_named_by_its_index() {
+        let scratch = Scratch::new();
+        let changes = vec_of([
+            write("/etc/one", "1"),
+            write("/missing/two", "2"),
+            write("/etc/three", "3"),
+        ]);
+        let fault = RootFault {
+            act: Act::Find,
+            errno: 2,
+        };
+        assert_eq!(scratch.apply(changes), Err((1, fault)));
+        assert!(scratch.inside("etc/one").exists() && !scratch.inside("etc/three").exists());
+    }
+
+    #[test]
+    fn failed_write_leaves_the_old_file_and_no_temporary_one() {
+        let scratch = Scratch::new();
+        host::create_dir(scratch.inside("etc/hostname")).unwrap();
+        let done = scratch.apply(vec_of([write("/etc/hostname", "vm\n")]));
+        assert_eq!(
+            done,
+            Err((
+                0,
+                RootFault {
+                    act: Act::WrongKind,
+                    errno: 0
+                }
+            ))
+        );
+        assert!(scratch.inside("etc/hostname").is_dir());
+        assert_eq!(host::read_dir(scratch.inside("etc")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn pipe_in_place_of_a_file_is_refused_without_waiting() {
+        let scratch = Scratch::new();
+        let path = scratch.inside("etc/hostname");
+        fs::mkfifoat(fs::CWD, path.to_str().unwrap(), Mode::RUSR | Mode::WUSR).unwrap();
+        let done = scratch.apply(vec_of([write("/etc/hostname", "vm\n")]));
+        assert_eq!(
+            done,
+            Err((
+                0,
+                RootFault {
+                    act: Act::WrongKind,
+                    errno: 0
+                }
+            ))
+        );
+        let read = scratch.root().read("/etc/hostname", 99);
+        assert_eq!(
+            read,
+            Err(RootFault {
+                act: Act::WrongKind,
+                errno: 0
+            })
+        );
+        assert!(path.metadata().unwrap().file_type().is_fifo());
+    }
+
+    #[test]
+    fn attributes_of_the_replaced_file_are_copied() {
+        let scratch = Scratch::new();
+        let path = scratch.inside("etc/hostname");
+        host::write(&path, "old").unwrap();
+        match fs::setxattr(
+            path.to_str().unwrap(),
+            "user.mine",
+            b"yes",
+            XattrFlags::empty(),
+        ) {
+            // Not on this file system.
+            Err(Errno::OPNOTSUPP) => return,
+            done => done.unwrap(),
+        }
+        scratch
+            .apply(vec_of([write("/etc/hostname", "vm\n")]))
+            .unwrap();
+        let mut value = [0; 8];
+        assert_eq!(
+            fs::getxattr(path.to_str().unwrap(), "user.mine", &mut value),
+            Ok(3)
+        );
+        assert_eq!(&value[..3], b"yes");
+    }
+
+    #[test]
+    fn reading_is_bounded_and_absence_is_no_fault() {
+        let scratch = Scratch::new();
+        host::write(scratch.inside("etc/hostname"), "12345").unwrap();
+        let root = scratch.root();
+        assert_eq!(root.read("/etc/hostname", 5).unwrap().unwrap(), b"12345");
+        let fault = RootFault {
+            act: Act::ReadLarge,
+            errno: 0,
+        };
+        assert_eq!(root.read("/etc/hostname", 4), Err(fault));
+        assert_eq!(root.read("/etc/none", 4), Ok(None));
+        assert_eq!(root.read("/etc/hostname/none", 4), Ok(None));
+        assert_eq!(root.stat("/none"), Ok(None));
+        assert_eq!(root.is_link("/none"), Ok(false));
+        assert_eq!(
+            root.list("/none", &mut |_| panic!("nothing is there")),
+            Ok(())
+        );
+        let found = root.stat("/etc/hostname").unwrap().unwrap();
+        assert_eq!((found.kind, found.size), (Kind::File, 5));
+        assert_eq!(root.stat("/").unwrap().unwrap().kind, Kind::Directory);
+        let missing = Root::open("/nonexistent/root").err().unwrap();
+        assert_eq!(
+            missing,
+            RootFault {
+                act: Act::OpenRoot,
+                errno: 2
+            }
+        );
+    }
+
+    #[test]
+    fn list_names_every_entry_of_a_large_directory_once() {
+        let scratch = Scratch::new();
+        for number in 0..300 {
+            host::write(
+                scratch.inside(&format!("etc/entry-with-a-long-name-{number}")),
+                "",
+            )
+            .unwrap();
+        }
+        let mut names = std::collections::BTreeSet::new();
+        scratch
+            .root()
+            .list("/etc", &mut |name| {
+                assert!(names.insert(String::from(name)))
+            })
+            .unwrap();
+        assert_eq!(names.len(), 300);
+    }
+
+    fn copy_tree(from: &Path, to: &Path) {
+        host::create_dir_all(to).unwrap();
+        for entry in host::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            let target = to.join(path.file_name().unwrap());
+            if path.is_dir() {
+                copy_tree(&path, &target);
+            } else {
+                host::copy(&path, &target).unwrap();
+            }
+        }
+    }
+
+    /// A Debian root on disk, and the identity of a user with a key.
+    fn debian() -> (Scratch, Identity) {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+        let scratch = Scratch::new();
+        copy_tree(&data.join("roots/debian"), &scratch.inside(""));
+        host::create_dir_all(scratch.inside("etc/sudoers.d")).unwrap();
+        let document = host::read(data.join("ovf/keys-only.xml")).unwrap();
+        let disc = ovf::parse(&document).ok().unwrap();
+        (scratch, Identity::from_disc(disc).ok().unwrap())
+    }
+
+    const CONTEXT: Context<'static> = Context {
+        vm_id: "a-b",
+        today_days: 20_000,
+        salt: [0; 16],
+        steps: Steps::ALL,
+    };
+
+    #[test]
+    fn applied_plan_leaves_nothing_to_plan_or_to_write() {
+        let (scratch, identity) = debian();
+        let root = scratch.root();
+        let plan = plan::plan(&identity, &root, &CONTEXT).ok().unwrap();
+        let applied = root.apply(&plan).unwrap();
+        assert_eq!(applied.written as usize, plan.changes.len());
+        assert!(
+            scratch
+                .text("etc/passwd")
+                .contains("\nopsadmin:x:1000:1000::/home/opsadmin:")
+        );
+        assert!(
+            plan::plan(&identity, &root, &CONTEXT)
+                .ok()
+                .unwrap()
+                .is_empty()
+        );
+        age(&scratch.inside(""));
+        assert_eq!(root.apply(&plan).unwrap().written, 0);
+        let mut found = Vec::new();
+        touched(&scratch.inside(""), &mut found);
+        // Taking the lock of the account files is no change.
+        assert_eq!(found, [""; 0].map(PathBuf::from));
+    }
+
+    #[test]
+    fn every_prefix_of_a_plan_with_half_a_file_behind_it_is_finished_by_the_next() {
+        let (whole, identity) = debian();
+        let plan = plan::plan(&identity, &whole.root(), &CONTEXT).ok().unwrap();
+        whole.root().apply(&plan).unwrap();
+        for cut in 0..plan.changes.len() {
+            let (scratch, _) = debian();
+            let root = scratch.root();
+            let mut first = plan::plan(&identity, &root, &CONTEXT).ok().unwrap();
+            let next = first.changes.split_off(cut);
+            root.apply(&first).unwrap();
+            // Directories have no temporary names.
+            if matches!(next[0].action, Action::Write(_)) {
+                let (parent, name) = next[0].path.rsplit_once('/').unwrap();
+                let half = scratch.inside(parent).join(format!("{TEMPORARY}{name}"));
+                host::write(half, "ha").unwrap();
+            }
+            // The clock and the random source do not stand still.
+            let context = Context {
+                salt: [9; 16],
+                ..CONTEXT
+            };
+            root.apply(&plan::plan(&identity, &root, &context).ok().unwrap())
+                .unwrap();
+            for change in &plan.changes {
+                if let Action::Write(content) = &change.action {
+                    let found = host::read(scratch.inside(&change.path)).unwrap();
+                    assert_eq!(found, **content, "{} cut at {cut}", change.path);
+                }
+            }
+            let mut directories = Vec::from([scratch.inside("")]);
+            while let Some(directory) = directories.pop() {
+                for entry in host::read_dir(directory).unwrap() {
+                    let path = entry.unwrap().path();
+                    let name = path.file_name().unwrap().to_str().unwrap();
+                    assert!(!name.starts_with(TEMPORARY), "{path:?} cut at {cut}");
+                    if path.is_dir() {
+                        directories.push(path);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -10,10 +10,12 @@ use zeroize::Zeroizing;
 
 use super::draft::{Draft, Place};
 use super::users::Account;
-use super::{Kind, Note, PlanFault};
+use super::{Kind, Note, PlanFault, TEMPORARY};
 use crate::wire::accounts;
 
 const SKEL: &str = "/etc/skel";
+/// What the home directory is called in a fault.
+const WHAT: &str = "the home directory";
 /// Most entries, deepest directory, largest file and largest sum that are copied.
 const ENTRIES_MAX: usize = 64;
 const DEPTH_MAX: usize = 4;
@@ -30,16 +32,42 @@ pub(super) fn add(
     if will_be_hidden(draft, &account.home)? {
         draft.note(Note::HomeWillBeHidden);
     }
-    let home = draft.stat(&account.home, "the home directory")?;
-    if home.is_some() && !new {
+    let home = draft.stat(&account.home, WHAT)?;
+    let owned = home.is_some_and(|stat| stat.owner.0 == account.owner.0);
+    if !new && home.is_some() && !is_unused(draft, &account.home)? {
         return Ok(());
     }
-    let place = Place {
-        owner: account.owner,
-        ..Place::system(&account.home, mode)
-    };
-    draft.directory(&place, format!("home of {}", account.name))?;
+    if new || !owned {
+        let place = Place {
+            owner: account.owner,
+            ..Place::system(&account.home, mode)
+        };
+        draft.directory(&place, format!("home of {}", account.name))?;
+    }
     skel(draft, account)
+}
+
+/// Tells whether a home directory has only what skel gives: nobody lived there, or a run was interrupted.
+fn is_unused(draft: &Draft<'_>, home: &str) -> Result<bool, PlanFault> {
+    let mut given: Vec<String> = Vec::new();
+    let mut bounded = |name: &str| {
+        if given.len() < ENTRIES_MAX {
+            given.push(String::from(name));
+        }
+    };
+    draft
+        .root
+        .list(SKEL, &mut bounded)
+        .map_err(|fault| PlanFault::Root(SKEL, fault))?;
+    let mut unused = true;
+    let mut look = |name: &str| {
+        unused &= name.starts_with(TEMPORARY) || given.iter().any(|known| known == name);
+    };
+    draft
+        .root
+        .list(home, &mut look)
+        .map_err(|fault| PlanFault::Root(WHAT, fault))?;
+    Ok(unused)
 }
 
 /// Tells whether fstab will mount something over the home directory that is not mounted now.
@@ -90,10 +118,11 @@ fn skel(draft: &mut Draft<'_>, account: &Account) -> Result<(), PlanFault> {
             let to = format!("{}{below}", account.home);
             let root = draft.root;
             let fault = |fault| PlanFault::Root(SKEL, fault);
-            if root.is_link(&to).map_err(fault)? || root.stat(&to).map_err(fault)?.is_some() {
+            entries = entries.saturating_add(1);
+            if root.is_link(&to).map_err(fault)? {
                 continue;
             }
-            entries = entries.saturating_add(1);
+            let there = root.stat(&to).map_err(fault)?;
             let stat = if root.is_link(&from).map_err(fault)? {
                 None
             } else {
@@ -109,11 +138,16 @@ fn skel(draft: &mut Draft<'_>, account: &Account) -> Result<(), PlanFault> {
                         mode: stat.mode & 0o777,
                     };
                     match stat.kind {
-                        Kind::Directory => {
-                            draft.directory(&place, "from skel")?;
+                        Kind::Directory
+                            if there.is_none_or(|there| there.kind == Kind::Directory) =>
+                        {
+                            if there.is_none_or(|there| there.owner != account.owner) {
+                                draft.directory(&place, "from skel")?;
+                            }
                             pending.push(below);
                             continue;
                         }
+                        _ if there.is_some() => continue,
                         Kind::File if stat.size <= FILE_MAX as u64 => {
                             let bytes = root.read(&from, FILE_MAX).map_err(fault)?;
                             let bytes = bytes.unwrap_or_default();
