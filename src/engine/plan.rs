@@ -310,7 +310,7 @@ pub struct Context<'a> {
 
 /// Changes in their order, and what a person should know.
 pub struct Plan {
-    /// The changes.
+    /// The changes; no path is in two of them.
     pub changes: Vec<Change>,
     /// The notes.
     pub notes: Vec<Note>,

@@ -2,8 +2,9 @@
 //!
 //! Every path goes through `openat2` with `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`: whatever links an
 //! image has, nothing outside the root is read or written. Not a decision maker: what to write is
-//! `engine::plan`'s. One function writes files (house rule C8): temporary name in the same directory,
-//! owner, mode and labels first, data, fsync, rename, fsync of the directory.
+//! `engine::plan`'s.
+
+mod apply;
 
 use alloc::format;
 use alloc::string::String;
@@ -11,46 +12,21 @@ use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{
-    self, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RawDir, ResolveFlags, Uid,
-    XattrFlags,
-};
+use rustix::fs::{self, FileType, Mode, OFlags, RawDir, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::engine::plan::{Act, Action, Change, Kind, Plan, RootFault, RootView, Stat, TEMPORARY};
+use crate::engine::plan::{Act, Change, Kind, RootFault, RootView, Stat};
+pub use apply::Applied;
 
 /// Most links that are followed to the file that is replaced, as in the kernel.
 const LINKS_MAX: usize = 40;
 /// Longest path that the kernel takes.
 const PATH_MAX: usize = 4096;
-/// Largest label or other extended attribute that is copied.
-const XATTR_MAX: usize = 4096;
-
-/// The file whose lock all tools for account files take, in the C library's protocol.
-const ACCOUNT_LOCK: &str = "/etc/.pwd.lock";
-/// The files that this lock is for.
-const ACCOUNTS: [&str; 6] = [
-    "/etc/passwd",
-    "/etc/shadow",
-    "/etc/group",
-    "/etc/gshadow",
-    "/etc/subuid",
-    "/etc/subgid",
-];
 
 /// An installed system below some directory.
 pub struct Root {
     fd: OwnedFd,
     owned: bool,
-}
-
-/// What became of a plan.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// Files and directories that were written, or removed.
-    pub written: u32,
-    /// Those that were as planned already.
-    pub unchanged: u32,
 }
 
 /// The directory that holds a file, and the file's name in it.
@@ -88,150 +64,6 @@ impl Root {
     /// Brings everything below the root to the disk.
     pub fn sync(&self) -> Result<(), RootFault> {
         fs::syncfs(&self.fd).map_err(fault(Act::Sync))
-    }
-
-    /// Makes a plan true, in its order; stops at the first failure and tells which change it was.
-    ///
-    /// What is already as planned is not touched. Killed at any point, the same plan made again
-    /// finishes the work and removes what was left over.
-    pub fn apply(&self, plan: &Plan) -> Result<Applied, (usize, RootFault)> {
-        let mut applied = Applied::default();
-        let mut lock = None;
-        for (index, change) in plan.changes.iter().enumerate() {
-            let done = (|| {
-                if lock.is_none() && ACCOUNTS.contains(&change.path.as_str()) {
-                    lock = Some(self.lock_accounts()?);
-                }
-                self.apply_one(change)
-            })();
-            match done {
-                Ok(true) => applied.written += 1,
-                Ok(false) => applied.unchanged += 1,
-                Err(fault) => return Err((index, fault)),
-            }
-        }
-        Ok(applied)
-    }
-
-    /// Makes one change; tells whether there was anything to do.
-    fn apply_one(&self, change: &Change) -> Result<bool, RootFault> {
-        let spot = self.spot(change)?;
-        match &change.action {
-            Action::Write(content) => self.write(&spot, change, content),
-            Action::Directory => self.directory(&spot, change),
-            Action::Remove => match fs::unlinkat(&spot.directory, &*spot.name, AtFlags::empty()) {
-                Ok(()) => fs::fsync(&spot.directory)
-                    .map_err(fault(Act::Sync))
-                    .map(|()| true),
-                Err(Errno::NOENT) => Ok(false),
-                Err(errno) => Err(fault(Act::Remove)(errno)),
-            },
-        }
-    }
-
-    /// Replaces a file, unless it is as wanted.
-    fn write(&self, spot: &Spot, change: &Change, content: &[u8]) -> Result<bool, RootFault> {
-        let directory = spot.directory.as_fd();
-        let temporary = format!("{TEMPORARY}{}", spot.name);
-        // Whoever wrote this was killed; its content may be half.
-        let left_over = match fs::unlinkat(directory, &*temporary, AtFlags::empty()) {
-            Ok(()) => true,
-            Err(Errno::NOENT) => false,
-            Err(errno) => return Err(fault(Act::Remove)(errno)),
-        };
-
-        let old = open_file(directory, &spot.name)?;
-        if let Some(old) = &old
-            && self.is_as_wanted(old.as_fd(), change, FileType::RegularFile)?
-            && has_content(old.as_fd(), content)?
-        {
-            if left_over {
-                fs::fsync(directory).map_err(fault(Act::Sync))?;
-            }
-            return Ok(false);
-        }
-
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let new = fs::openat(directory, &*temporary, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(fault(Act::Create))?;
-        let filled = (|| {
-            self.own(new.as_fd(), change, old.as_ref().map(AsFd::as_fd))?;
-            write_all(new.as_fd(), content)?;
-            fs::fsync(&new).map_err(fault(Act::Sync))?;
-            fs::renameat(directory, &*temporary, directory, &*spot.name)
-                .map_err(fault(Act::Replace))
-        })();
-        if filled.is_err() {
-            // The failure that matters is the first one.
-            let _ = fs::unlinkat(directory, &*temporary, AtFlags::empty());
-        }
-        filled?;
-        fs::fsync(directory).map_err(fault(Act::Sync))?;
-        Ok(true)
-    }
-
-    /// Creates a directory, or gives one that is there the wanted owner and mode.
-    fn directory(&self, spot: &Spot, change: &Change) -> Result<bool, RootFault> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || fs::openat(&spot.directory, &*spot.name, flags, Mode::empty());
-        let fd = match open() {
-            Ok(fd) if self.is_as_wanted(fd.as_fd(), change, FileType::Directory)? => {
-                return Ok(false);
-            }
-            Ok(fd) => fd,
-            Err(Errno::NOENT) => {
-                // Nobody else may look inside before it has its owner.
-                fs::mkdirat(&spot.directory, &*spot.name, Mode::RWXU)
-                    .map_err(fault(Act::Create))?;
-                open().map_err(fault(Act::Create))?
-            }
-            Err(errno) => return Err(fault(Act::Find)(errno)),
-        };
-        self.own(fd.as_fd(), change, None)?;
-        fs::fsync(&fd).map_err(fault(Act::Sync))?;
-        fs::fsync(&spot.directory).map_err(fault(Act::Sync))?;
-        Ok(true)
-    }
-
-    /// Sets mode and owner, and the attributes of what is replaced.
-    fn own(
-        &self,
-        fd: BorrowedFd<'_>,
-        change: &Change,
-        old: Option<BorrowedFd<'_>>,
-    ) -> Result<(), RootFault> {
-        let set_mode = || fs::fchmod(fd, Mode::from_raw_mode(change.mode)).map_err(fault(Act::Own));
-        // Mode first: a directory that has its owner is taken as finished by the next run.
-        set_mode()?;
-        if self.owned {
-            let (user, group) = change.owner;
-            fs::fchown(fd, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
-                .map_err(fault(Act::Own))?;
-        }
-        if let Some(old) = old {
-            copy_attributes(old, fd)?;
-            // Again: an access list brings a mode of its own.
-            set_mode()?;
-        }
-        Ok(())
-    }
-
-    fn is_as_wanted(
-        &self,
-        fd: BorrowedFd<'_>,
-        change: &Change,
-        kind: FileType,
-    ) -> Result<bool, RootFault> {
-        let stat = fs::fstat(fd).map_err(fault(Act::Find))?;
-        if FileType::from_raw_mode(stat.st_mode) != kind {
-            return Err(RootFault {
-                act: Act::WrongKind,
-                errno: 0,
-            });
-        }
-        Ok(stat.st_mode & 0o7777 == change.mode
-            && (!self.owned || (stat.st_uid, stat.st_gid) == change.owner))
     }
 
     /// Finds the directory and the name that a change really means, through links where they may be.
@@ -305,19 +137,6 @@ impl Root {
             flags,
             ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
         )
-    }
-
-    /// Takes the lock of the account files; the kernel gives it back when we end, however we end.
-    ///
-    /// The hard-link locks beside it (`passwd.lock`) are not made: each tool that makes them takes this
-    /// lock too, and one left behind by a killed PID 1 would look held for ever.
-    fn lock_accounts(&self) -> Result<OwnedFd, RootFault> {
-        let spot = self.follow(ACCOUNT_LOCK)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(&spot.directory, &*spot.name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(fault(Act::Lock))?;
-        fs::fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive).map_err(fault(Act::Lock))?;
-        Ok(fd)
     }
 }
 
@@ -426,34 +245,6 @@ fn openat2(
     fs::openat2(directory, path, flags, Mode::empty(), resolve)
 }
 
-/// Opens the file that is to be replaced; not through a link, and without waiting for a pipe's other end.
-fn open_file(directory: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, RootFault> {
-    match fs::openat(
-        directory,
-        name,
-        FILE_FLAGS | OFlags::NOFOLLOW,
-        Mode::empty(),
-    ) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(fault(Act::Find)(errno)),
-    }
-}
-
-fn has_content(fd: BorrowedFd<'_>, content: &[u8]) -> Result<bool, RootFault> {
-    let mut rest = content;
-    let mut buffer = zeroize::Zeroizing::new([0_u8; 1024]);
-    loop {
-        let length = read_full(fd, &mut *buffer)?;
-        let piece = buffer.get(..length).unwrap_or_default();
-        match rest.strip_prefix(piece) {
-            Some(more) if length > 0 => rest = more,
-            Some(_) => return Ok(rest.is_empty()),
-            None => return Ok(false),
-        }
-    }
-}
-
 /// Reads until the buffer is full or the file ends.
 fn read_full(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, RootFault> {
     let mut length = 0;
@@ -468,52 +259,11 @@ fn read_full(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, RootFault> 
     Ok(length)
 }
 
-fn write_all(fd: BorrowedFd<'_>, mut content: &[u8]) -> Result<(), RootFault> {
-    while !content.is_empty() {
-        match rustix::io::write(fd, content) {
-            Ok(done) => content = &content[done..],
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(fault(Act::Write)(errno)),
-        }
-    }
-    Ok(())
-}
-
-/// Copies the security label and the other extended attributes of the file that is replaced.
-///
-/// Only the label must arrive: a system that enforces its policy refuses a login without it.
-fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), RootFault> {
-    const LABEL: &[u8] = b"security.selinux";
-    let mut names = [0_u8; 1024];
-    let length = match fs::flistxattr(from, &mut names) {
-        Ok(length) => length,
-        // A file system without them, or with more of them than anyone has.
-        Err(Errno::OPNOTSUPP | Errno::RANGE) => 0,
-        Err(errno) => return Err(fault(Act::Own)(errno)),
-    };
-    let mut value = [0_u8; XATTR_MAX];
-    for name in names[..length]
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-    {
-        // Signatures and capabilities belong to the old content.
-        if name.starts_with(b"security.") && name != LABEL && !name.starts_with(b"security.SMACK") {
-            continue;
-        }
-        let copied = fs::fgetxattr(from, name, &mut value)
-            .and_then(|length| fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()));
-        if name == LABEL {
-            copied.map_err(fault(Act::Own))?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::identity::Identity;
-    use crate::engine::plan::{self, Context, Steps};
+    use crate::engine::plan::{self, Action, Context, Plan, Steps, TEMPORARY};
     use crate::wire::ovf;
     use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
     use std::path::{Path, PathBuf};
@@ -906,7 +656,7 @@ mod tests {
     }
 
     #[test]
-    fn first_failure_stops_and_is_named_by_its_index() {
+    fn failure_anywhere_is_named_by_its_index_and_replaces_nothing() {
         let scratch = Scratch::new();
         let changes = vec_of([
             write("/etc/one", "1"),
@@ -918,7 +668,7 @@ mod tests {
             errno: 2,
         };
         assert_eq!(scratch.apply(changes), Err((1, fault)));
-        assert!(scratch.inside("etc/one").exists() && !scratch.inside("etc/three").exists());
+        assert_eq!(host::read_dir(scratch.inside("etc")).unwrap().count(), 0);
     }
 
     #[test]
@@ -976,7 +726,7 @@ mod tests {
             path.to_str().unwrap(),
             "user.mine",
             b"yes",
-            XattrFlags::empty(),
+            fs::XattrFlags::empty(),
         ) {
             // Not on this file system.
             Err(Errno::OPNOTSUPP) => return,

@@ -535,6 +535,47 @@ fn another_vm_id_is_provisioned_again() {
 }
 
 #[test]
+fn no_path_is_changed_twice() {
+    for (distribution, user) in [("debian", "ops"), ("alpine", "ops"), ("fedora", "fedora")] {
+        let mut root = Memory::of(distribution);
+        // A hash in passwd makes the plan touch that line, too.
+        let passwd = root
+            .text("/etc/passwd")
+            .replace("fedora:x:", "fedora:$1$x$y:");
+        root.file("/etc/passwd", &passwd);
+        let plan = planned(&with_password(user), &root);
+        let mut paths: Vec<_> = plan.changes.iter().map(|change| &change.path).collect();
+        paths.sort();
+        let count = paths.len();
+        paths.dedup();
+        assert_eq!(paths.len(), count, "{distribution}");
+    }
+}
+
+#[test]
+fn password_of_a_user_whose_hash_is_in_passwd_moves_to_shadow() {
+    let mut root = Memory::of("fedora");
+    let passwd = root
+        .text("/etc/passwd")
+        .replace("fedora:x:", "fedora:$1$x$y:");
+    root.file("/etc/passwd", &passwd);
+    let shadow = root
+        .text("/etc/shadow")
+        .replace("fedora:!:20000:0:99999:7:::\n", "");
+    root.file("/etc/shadow", &shadow);
+    let new = after(&with_password("fedora"), root.clone());
+    assert!(
+        new.text("/etc/passwd")
+            .contains("\nfedora:x:1000:1000:Cloud User:/home/fedora:")
+    );
+    assert!(new.text("/etc/shadow").contains("\nfedora:$6$"));
+    // Without a password from the platform it is left alone.
+    let new = after(&with_key("fedora"), root.clone());
+    assert_eq!(new.text("/etc/passwd"), root.text("/etc/passwd"));
+    assert_eq!(new.text("/etc/shadow"), root.text("/etc/shadow"));
+}
+
+#[test]
 fn configured_is_the_last_change() {
     for distribution in ["debian", "alpine", "fedora"] {
         let plan = planned(&with_key("ops"), &Memory::of(distribution));

@@ -1,0 +1,348 @@
+//! Carrying a plan out.
+//!
+//! The one place that writes below a root (house rule C8): a temporary name in the same directory, mode,
+//! owner and labels first, data, sync, rename, sync. Not the place that knows what to write.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::{FILE_FLAGS, Root, Spot, fault, read_full};
+use crate::engine::plan::{Act, Action, Change, Plan, RootFault, TEMPORARY};
+
+/// Largest label or other extended attribute that is copied.
+const XATTR_MAX: usize = 4096;
+
+/// The file whose lock all tools for account files take, in the C library's protocol.
+const ACCOUNT_LOCK: &str = "/etc/.pwd.lock";
+/// The files that this lock is for.
+const ACCOUNTS: [&str; 6] = [
+    "/etc/passwd",
+    "/etc/shadow",
+    "/etc/group",
+    "/etc/gshadow",
+    "/etc/subuid",
+    "/etc/subgid",
+];
+
+/// What became of a plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Files and directories that were written, or removed.
+    pub written: u32,
+    /// Those that were as planned already.
+    pub unchanged: u32,
+}
+
+/// A change that is begun: a file that waits to take its place or to be removed, a directory that is made.
+struct Staged<'a> {
+    /// Its place in the plan.
+    index: usize,
+    change: &'a Change,
+    spot: Spot,
+}
+
+impl Staged<'_> {
+    fn temporary(&self) -> String {
+        format!("{TEMPORARY}{}", self.spot.name)
+    }
+
+    /// Takes the place of the old file, or removes it.
+    fn put(&self) -> Result<(), (usize, RootFault)> {
+        let Spot { directory, name } = &self.spot;
+        let done = match self.change.action {
+            Action::Directory => Ok(()),
+            Action::Remove => {
+                fs::unlinkat(directory, &**name, AtFlags::empty()).map_err(fault(Act::Remove))
+            }
+            Action::Write(_) => fs::renameat(directory, &*self.temporary(), directory, &**name)
+                .map_err(fault(Act::Replace)),
+        };
+        done.map_err(|fault| (self.index, fault))
+    }
+
+    /// Removes what waits; the failure that led here is the one that matters.
+    fn discard(&self) {
+        if let Action::Write(_) = self.change.action {
+            let _ = fs::unlinkat(&self.spot.directory, &*self.temporary(), AtFlags::empty());
+        }
+    }
+}
+
+/// Puts everything that was staged in its place.
+fn commit(staged: &[Staged<'_>]) -> Result<(), (usize, RootFault)> {
+    let Some((last, others)) = staged.split_last() else {
+        return Ok(());
+    };
+    sync_all(staged)?;
+    others.iter().try_for_each(Staged::put)?;
+    // The last one says that the others are there.
+    sync_all(others)?;
+    last.put()?;
+    sync_all(core::slice::from_ref(last))
+}
+
+/// Brings to the disk what was done for these, one file system after the other.
+///
+/// One `syncfs` costs what one `fsync` costs; a file and its directory each would need one.
+fn sync_all(staged: &[Staged<'_>]) -> Result<(), (usize, RootFault)> {
+    let mut done: Vec<u64> = Vec::new();
+    for new in staged {
+        let synced = (|| {
+            let device = fs::fstat(&new.spot.directory)?.st_dev;
+            if !done.contains(&device) {
+                fs::syncfs(&new.spot.directory)?;
+                done.push(device);
+            }
+            Ok(())
+        })();
+        synced.map_err(|errno| (new.index, fault(Act::Sync)(errno)))?;
+    }
+    Ok(())
+}
+
+impl Root {
+    /// Makes a plan true; when anything fails, tells which change it was.
+    ///
+    /// First every new file is written beside the one it replaces, then all of them are brought to the
+    /// disk at once, then they take their places in the order of the plan, the last one only when the
+    /// others are on the disk. So a full disk, a read-only root or a link in the way replaces nothing; and
+    /// killed at any point, the same plan made again finishes the work. What is already as planned is not
+    /// touched.
+    pub fn apply(&self, plan: &Plan) -> Result<Applied, (usize, RootFault)> {
+        let is_account = |change: &Change| ACCOUNTS.contains(&change.path.as_str());
+        let _lock = match plan.changes.iter().position(is_account) {
+            Some(index) => Some(self.lock_accounts().map_err(|fault| (index, fault))?),
+            None => None,
+        };
+        let mut staged = Vec::new();
+        let done = self.stage(plan, &mut staged).and_then(|applied| {
+            commit(&staged)?;
+            Ok(applied)
+        });
+        if done.is_err() {
+            // What has taken its place already is not there any more, and so is not removed.
+            staged.iter().for_each(Staged::discard);
+        }
+        done
+    }
+
+    /// Writes every file that differs under its temporary name, and makes the directories they need.
+    fn stage<'a>(
+        &self,
+        plan: &'a Plan,
+        staged: &mut Vec<Staged<'a>>,
+    ) -> Result<Applied, (usize, RootFault)> {
+        let mut applied = Applied::default();
+        for (index, change) in plan.changes.iter().enumerate() {
+            let done = self.spot(change).and_then(|spot| {
+                let differs = match &change.action {
+                    Action::Write(content) => self.write(&spot, change, content)?,
+                    Action::Directory => self.directory(&spot, change)?,
+                    Action::Remove => exists(spot.directory.as_fd(), &spot.name)?,
+                };
+                if differs {
+                    staged.push(Staged {
+                        index,
+                        change,
+                        spot,
+                    });
+                }
+                Ok(differs)
+            });
+            match done {
+                Ok(true) => applied.written += 1,
+                Ok(false) => applied.unchanged += 1,
+                Err(fault) => return Err((index, fault)),
+            }
+        }
+        Ok(applied)
+    }
+
+    /// Writes a file under its temporary name, unless the one it would replace is as wanted.
+    fn write(&self, spot: &Spot, change: &Change, content: &[u8]) -> Result<bool, RootFault> {
+        let directory = spot.directory.as_fd();
+        let temporary = format!("{TEMPORARY}{}", spot.name);
+        // Whoever wrote this was killed; its content may be half.
+        match fs::unlinkat(directory, &*temporary, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(fault(Act::Remove)(errno)),
+        }
+
+        let old = open_file(directory, &spot.name)?;
+        if let Some(old) = &old
+            && self.is_as_wanted(old.as_fd(), change, FileType::RegularFile)?
+            && has_content(old.as_fd(), content)?
+        {
+            return Ok(false);
+        }
+
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let new = fs::openat(directory, &*temporary, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(fault(Act::Create))?;
+        let filled = self
+            .own(new.as_fd(), change, old.as_ref().map(AsFd::as_fd))
+            .and_then(|()| write_all(new.as_fd(), content));
+        if filled.is_err() {
+            // The failure that matters is the first one.
+            let _ = fs::unlinkat(directory, &*temporary, AtFlags::empty());
+        }
+        filled.map(|()| true)
+    }
+
+    /// Creates a directory, or gives one that is there the wanted owner and mode.
+    fn directory(&self, spot: &Spot, change: &Change) -> Result<bool, RootFault> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || fs::openat(&spot.directory, &*spot.name, flags, Mode::empty());
+        let fd = match open() {
+            Ok(fd) if self.is_as_wanted(fd.as_fd(), change, FileType::Directory)? => {
+                return Ok(false);
+            }
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => {
+                // Nobody else may look inside before it has its owner.
+                fs::mkdirat(&spot.directory, &*spot.name, Mode::RWXU)
+                    .map_err(fault(Act::Create))?;
+                open().map_err(fault(Act::Create))?
+            }
+            Err(errno) => return Err(fault(Act::Find)(errno)),
+        };
+        self.own(fd.as_fd(), change, None)?;
+        Ok(true)
+    }
+
+    /// Sets mode and owner, and the attributes of what is replaced.
+    fn own(
+        &self,
+        fd: BorrowedFd<'_>,
+        change: &Change,
+        old: Option<BorrowedFd<'_>>,
+    ) -> Result<(), RootFault> {
+        let set_mode = || fs::fchmod(fd, Mode::from_raw_mode(change.mode)).map_err(fault(Act::Own));
+        // Mode first: a directory that has its owner is taken as finished by the next run.
+        set_mode()?;
+        if self.owned {
+            let (user, group) = change.owner;
+            fs::fchown(fd, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
+                .map_err(fault(Act::Own))?;
+        }
+        if let Some(old) = old {
+            copy_attributes(old, fd)?;
+            // Again: an access list brings a mode of its own.
+            set_mode()?;
+        }
+        Ok(())
+    }
+
+    fn is_as_wanted(
+        &self,
+        fd: BorrowedFd<'_>,
+        change: &Change,
+        kind: FileType,
+    ) -> Result<bool, RootFault> {
+        let stat = fs::fstat(fd).map_err(fault(Act::Find))?;
+        if FileType::from_raw_mode(stat.st_mode) != kind {
+            return Err(RootFault {
+                act: Act::WrongKind,
+                errno: 0,
+            });
+        }
+        Ok(stat.st_mode & 0o7777 == change.mode
+            && (!self.owned || (stat.st_uid, stat.st_gid) == change.owner))
+    }
+
+    /// Takes the lock of the account files; the kernel gives it back when we end, however we end.
+    ///
+    /// The hard-link locks beside it (`passwd.lock`) are not made: each tool that makes them takes this
+    /// lock too, and one left behind by a killed PID 1 would look held for ever.
+    fn lock_accounts(&self) -> Result<OwnedFd, RootFault> {
+        let spot = self.follow(ACCOUNT_LOCK)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(&spot.directory, &*spot.name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(fault(Act::Lock))?;
+        fs::fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive).map_err(fault(Act::Lock))?;
+        Ok(fd)
+    }
+}
+
+/// Opens the file that is to be replaced; not through a link, and without waiting for a pipe's other end.
+fn open_file(directory: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, RootFault> {
+    match fs::openat(
+        directory,
+        name,
+        FILE_FLAGS | OFlags::NOFOLLOW,
+        Mode::empty(),
+    ) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(fault(Act::Find)(errno)),
+    }
+}
+
+fn exists(directory: BorrowedFd<'_>, name: &str) -> Result<bool, RootFault> {
+    match fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(fault(Act::Find)(errno)),
+    }
+}
+
+fn has_content(fd: BorrowedFd<'_>, content: &[u8]) -> Result<bool, RootFault> {
+    let mut rest = content;
+    let mut buffer = zeroize::Zeroizing::new([0_u8; 1024]);
+    loop {
+        let length = read_full(fd, &mut *buffer)?;
+        let piece = buffer.get(..length).unwrap_or_default();
+        match rest.strip_prefix(piece) {
+            Some(more) if length > 0 => rest = more,
+            Some(_) => return Ok(rest.is_empty()),
+            None => return Ok(false),
+        }
+    }
+}
+
+fn write_all(fd: BorrowedFd<'_>, mut content: &[u8]) -> Result<(), RootFault> {
+    while !content.is_empty() {
+        match rustix::io::write(fd, content) {
+            Ok(done) => content = &content[done..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(fault(Act::Write)(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Copies the security label and the other extended attributes of the file that is replaced.
+///
+/// Only the label must arrive: a system that enforces its policy refuses a login without it.
+fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), RootFault> {
+    const LABEL: &[u8] = b"security.selinux";
+    let mut names = [0_u8; 1024];
+    let length = match fs::flistxattr(from, &mut names) {
+        Ok(length) => length,
+        // A file system without them, or with more of them than anyone has.
+        Err(Errno::OPNOTSUPP | Errno::RANGE) => 0,
+        Err(errno) => return Err(fault(Act::Own)(errno)),
+    };
+    let mut value = [0_u8; XATTR_MAX];
+    for name in names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
+        // Signatures and capabilities belong to the old content.
+        if name.starts_with(b"security.") && name != LABEL && !name.starts_with(b"security.SMACK") {
+            continue;
+        }
+        let copied = fs::fgetxattr(from, name, &mut value)
+            .and_then(|length| fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()));
+        if name == LABEL {
+            copied.map_err(fault(Act::Own))?;
+        }
+    }
+    Ok(())
+}
