@@ -1,1 +1,396 @@
-//! Mounts, and the switch to the real root.
+//! Mounts: the kernel's own file systems, the root, a disc.
+//!
+//! Not a mount table, and no fsck: what the kernel refuses is said in words and left alone. Follows
+//! mount(2), `systemd.io/INITRD_INTERFACE` for what init expects below `/run`, and util-linux's names
+//! of the options.
+
+mod options;
+mod switch;
+mod watch;
+
+use core::ffi::CStr;
+use core::fmt;
+
+pub use options::Options;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::{self, Errno};
+use rustix::mount::{MountFlags, UnmountFlags};
+pub use switch::{NoInit, SwitchFault, enter_real_root, find_init};
+pub use watch::Mounts;
+
+/// One of the kernel's own file systems.
+struct Api {
+    path: &'static str,
+    kind: &'static str,
+    flags: MountFlags,
+    data: &'static CStr,
+}
+
+const SAFE: MountFlags = MountFlags::NOSUID
+    .union(MountFlags::NODEV)
+    .union(MountFlags::NOEXEC);
+
+const API: [Api; 4] = [
+    Api {
+        path: "/proc",
+        kind: "proc",
+        flags: SAFE,
+        data: c"",
+    },
+    Api {
+        path: "/sys",
+        kind: "sysfs",
+        flags: SAFE,
+        data: c"",
+    },
+    Api {
+        path: "/dev",
+        kind: "devtmpfs",
+        flags: MountFlags::NOSUID,
+        data: c"mode=0755",
+    },
+    Api {
+        path: "/run",
+        kind: "tmpfs",
+        flags: MountFlags::NOSUID
+            .union(MountFlags::NODEV)
+            .union(MountFlags::STRICTATIME),
+        data: c"mode=0755",
+    },
+];
+
+/// Which of the kernel's own file systems cannot be mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiFault {
+    /// Where it belongs.
+    pub path: &'static str,
+    /// The kernel's answer.
+    pub errno: Errno,
+}
+
+impl fmt::Display for ApiFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, errno } = self;
+        match *errno {
+            Errno::NODEV => write!(
+                f,
+                "{path} cannot be mounted: this kernel is built without it"
+            ),
+            _ => write!(f, "{path} cannot be mounted: {errno}"),
+        }
+    }
+}
+
+/// Mounts `/proc`, `/sys`, `/dev` and `/run` where they are not mounted yet.
+///
+/// Goes on after a failure and gives the first one: with three of the four a boot may still come far
+/// enough to say what is wrong.
+pub fn api_file_systems() -> Result<(), ApiFault> {
+    let mut first = Ok(());
+    for api in &API {
+        let fault = |errno| ApiFault {
+            path: api.path,
+            errno,
+        };
+        first = first.and(mount_api(api).map_err(fault));
+    }
+    first
+}
+
+fn mount_api(api: &Api) -> io::Result<()> {
+    match rustix::fs::mkdir(api.path, Mode::from_raw_mode(0o755)) {
+        Ok(()) => {}
+        // On a read-only initramfs the directory is there or the mount says so.
+        Err(Errno::EXIST | Errno::ROFS) => {
+            if rustix::fs::stat(api.path)?.st_dev != rustix::fs::stat("/")?.st_dev {
+                return Ok(());
+            }
+        }
+        Err(errno) => return Err(errno),
+    }
+    match rustix::mount::mount(api.kind, api.path, api.kind, api.flags, api.data) {
+        Err(Errno::BUSY) => Ok(()),
+        other => other,
+    }
+}
+
+/// Gives the first three descriptors a console, where the kernel found none for its first program.
+///
+/// Before `/dev` is mounted the kernel cannot open one. Without any the descriptors lead to
+/// `/dev/null`: left closed, the next open file would be taken for the console.
+pub fn open_console() -> io::Result<()> {
+    // SAFETY: the descriptor is only asked for its flags, and may well not be open.
+    let error_output = unsafe { rustix::stdio::stderr() };
+    if rustix::io::fcntl_getfd(error_output).is_ok() {
+        return Ok(());
+    }
+    let flags = OFlags::RDWR | OFlags::NOCTTY;
+    let console = rustix::fs::openat(CWD, "/dev/console", flags, Mode::empty())
+        .or_else(|_| rustix::fs::openat(CWD, "/dev/null", flags, Mode::empty()))?;
+    rustix::stdio::dup2_stdin(&console)?;
+    rustix::stdio::dup2_stdout(&console)?;
+    rustix::stdio::dup2_stderr(&console)?;
+    // When the console was opened as one of the three, closing it would undo the above.
+    if rustix::fd::AsRawFd::as_raw_fd(&console) <= 2 {
+        let _ = rustix::fd::IntoRawFd::into_raw_fd(console);
+    }
+    Ok(())
+}
+
+/// Longest name of a file system type that a fault can tell.
+const MAX_TYPE: usize = 15;
+
+/// The name of a file system type, as far as it fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TypeName {
+    text: [u8; MAX_TYPE],
+    len: u8,
+}
+
+impl TypeName {
+    fn new(name: &str) -> Self {
+        let mut text = [0; MAX_TYPE];
+        let len = name.floor_char_boundary(MAX_TYPE);
+        text[..len].copy_from_slice(&name.as_bytes()[..len]);
+        Self {
+            text,
+            len: len as u8,
+        }
+    }
+}
+
+impl fmt::Display for TypeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(str::from_utf8(&self.text[..usize::from(self.len)]).unwrap_or("?"))
+    }
+}
+
+/// Why a file system is not mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MountFault {
+    /// There is no type to try.
+    NoType,
+    /// The kernel does not know the type.
+    UnknownType(TypeName),
+    /// There is no such file system on the device, or an option is wrong.
+    NotThatType(TypeName),
+    /// The device is gone.
+    NoDevice,
+    /// The device is in use.
+    Busy,
+    /// The file system is damaged.
+    Damaged(TypeName),
+    /// The device cannot be read.
+    Unreadable,
+    /// There is no directory to mount on.
+    NoTarget,
+    /// The options are too long.
+    LongOptions,
+    /// The kernel refuses.
+    Kernel(Errno),
+}
+
+impl fmt::Display for MountFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoType => f.write_str("nothing known lies on it: name its type with rootfstype="),
+            Self::UnknownType(name) => {
+                write!(
+                    f,
+                    "the kernel has no {name} file system; is its module in the initramfs?"
+                )
+            }
+            Self::NotThatType(name) => {
+                write!(
+                    f,
+                    "there is no sound {name} file system on it, or an option in rootflags= is wrong"
+                )
+            }
+            Self::NoDevice => f.write_str("the device is gone"),
+            Self::Busy => f.write_str("the device is in use"),
+            Self::Damaged(name) => write!(
+                f,
+                "its {name} file system is damaged: run fsck from elsewhere"
+            ),
+            Self::Unreadable => f.write_str("the device reports a read error"),
+            Self::NoTarget => f.write_str("there is no directory to mount it on"),
+            Self::LongOptions => f.write_str("rootflags= is too long"),
+            Self::Kernel(errno) => write!(f, "the kernel refuses: {errno}"),
+        }
+    }
+}
+
+/// What was mounted, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// The type that fitted.
+    pub kind: TypeName,
+    /// Whether it is read-only, because it was asked for or because the device allows no more.
+    pub read_only: bool,
+}
+
+/// Mounts the root on `target`, by the first of `types` that fits.
+///
+/// The words of `rootflags` come after `writable` and may overrule it.
+pub fn mount_root(
+    device: &str,
+    types: &[&str],
+    writable: bool,
+    rootflags: &str,
+    target: &str,
+) -> Result<Mounted, MountFault> {
+    let base = if writable {
+        MountFlags::empty()
+    } else {
+        MountFlags::RDONLY
+    };
+    let options = Options::parse(base, rootflags).ok_or(MountFault::LongOptions)?;
+    make_target(target)?;
+    mount_first(device, types, &options, target)
+}
+
+/// Mounts a disc read-only, as UDF or else as ISO 9660.
+pub fn mount_disc(device: &str, target: &str) -> Result<Mounted, MountFault> {
+    let options = Options::parse(SAFE | MountFlags::RDONLY, "").ok_or(MountFault::LongOptions)?;
+    make_target(target)?;
+    mount_first(device, &["udf", "iso9660"], &options, target)
+}
+
+fn make_target(target: &str) -> Result<(), MountFault> {
+    match rustix::fs::mkdir(target, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(_) => Err(MountFault::NoTarget),
+    }
+}
+
+fn mount_first(
+    device: &str,
+    types: &[&str],
+    options: &Options,
+    target: &str,
+) -> Result<Mounted, MountFault> {
+    let mut first = None;
+    for kind in types {
+        match mount_as(device, kind, options, target) {
+            // Another type may fit; the first one's answer is what counts if none does.
+            Err(fault @ (MountFault::UnknownType(_) | MountFault::NotThatType(_))) => {
+                first = first.or(Some(fault));
+            }
+            other => return other,
+        }
+    }
+    Err(first.unwrap_or(MountFault::NoType))
+}
+
+fn mount_as(
+    device: &str,
+    kind: &str,
+    options: &Options,
+    target: &str,
+) -> Result<Mounted, MountFault> {
+    let mount = |flags| rustix::mount::mount(device, target, kind, flags, options.data());
+    let mut flags = options.flags;
+    let mut answer = mount(flags);
+    if let Err(Errno::ROFS | Errno::ACCESS) = answer
+        && !flags.contains(MountFlags::RDONLY)
+    {
+        flags |= MountFlags::RDONLY;
+        answer = mount(flags);
+    }
+    let name = TypeName::new(kind);
+    match answer {
+        Ok(()) => Ok(Mounted {
+            kind: name,
+            read_only: flags.contains(MountFlags::RDONLY),
+        }),
+        Err(errno) => Err(fault_of(errno, name)),
+    }
+}
+
+fn fault_of(errno: Errno, name: TypeName) -> MountFault {
+    match errno {
+        Errno::NODEV => MountFault::UnknownType(name),
+        Errno::INVAL => MountFault::NotThatType(name),
+        Errno::NXIO | Errno::NOENT | Errno::NOMEDIUM => MountFault::NoDevice,
+        Errno::BUSY => MountFault::Busy,
+        Errno::UCLEAN | Errno::BADMSG => MountFault::Damaged(name),
+        Errno::IO => MountFault::Unreadable,
+        Errno::NOTDIR => MountFault::NoTarget,
+        other => MountFault::Kernel(other),
+    }
+}
+
+/// Makes a mounted file system writable, or read-only again; its other flags stay.
+pub fn remount(path: &str, writable: bool) -> io::Result<()> {
+    let mut flags = flags_in_use(path)?;
+    flags.set(MountFlags::RDONLY, !writable);
+    rustix::mount::mount_remount(path, flags, c"")
+}
+
+/// Gives the flags that a remount would take away if they were not named again.
+fn flags_in_use(path: &str) -> io::Result<MountFlags> {
+    use rustix::fs::StatVfsMountFlags as Used;
+    const PAIRS: [(Used, MountFlags); 7] = [
+        (Used::NOSUID, MountFlags::NOSUID),
+        (Used::NODEV, MountFlags::NODEV),
+        (Used::NOEXEC, MountFlags::NOEXEC),
+        (Used::SYNCHRONOUS, MountFlags::SYNCHRONOUS),
+        (Used::NOATIME, MountFlags::NOATIME),
+        (Used::NODIRATIME, MountFlags::NODIRATIME),
+        (Used::RELATIME, MountFlags::RELATIME),
+    ];
+    let used = rustix::fs::statvfs(path)?.f_flag;
+    let named = PAIRS
+        .iter()
+        .filter(|(flag, _)| used.contains(*flag))
+        .map(|(_, flag)| *flag);
+    Ok(named.fold(MountFlags::empty(), MountFlags::union))
+}
+
+/// Takes a file system off its directory; `EBUSY` while somebody uses it.
+pub fn unmount(path: &str) -> io::Result<()> {
+    rustix::mount::unmount(path, UnmountFlags::NOFOLLOW)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn the_kernels_answers_become_advice() {
+        let name = TypeName::new("xfs");
+        let cases = [
+            (
+                Errno::NODEV,
+                "the kernel has no xfs file system; is its module in the initramfs?",
+            ),
+            (
+                Errno::UCLEAN,
+                "its xfs file system is damaged: run fsck from elsewhere",
+            ),
+            (Errno::BUSY, "the device is in use"),
+        ];
+        for (errno, words) in cases {
+            assert_eq!(fault_of(errno, name).to_string(), words);
+        }
+    }
+
+    #[test]
+    fn a_type_name_is_cut_between_letters() {
+        assert_eq!(TypeName::new("ext4").to_string(), "ext4");
+        assert_eq!(
+            TypeName::new("abcdefghijklmnß").to_string(),
+            "abcdefghijklmn"
+        );
+    }
+
+    #[test]
+    fn without_a_type_there_is_nothing_to_try() {
+        let options = Options::parse(MountFlags::RDONLY, "").unwrap();
+        assert_eq!(
+            mount_first("/dev/null", &[], &options, "/nowhere"),
+            Err(MountFault::NoType)
+        );
+    }
+}
