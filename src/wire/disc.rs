@@ -6,6 +6,8 @@
 pub(in crate::wire) mod fault;
 pub(in crate::wire) mod names;
 pub(in crate::wire) mod sectors;
+#[cfg(test)]
+pub(in crate::wire) mod testing;
 
 use core::fmt;
 
@@ -174,166 +176,15 @@ impl<D: Read + Seek> Disc<D> {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::ToOwned;
-    use std::format;
-    use std::io::Read as _;
-    use std::path::{Path, PathBuf};
     use std::rc::Rc;
-    use std::string::{String, ToString};
+    use std::string::ToString;
     use std::vec;
     use std::vec::Vec;
 
-    use core::cell::Cell;
-    use embedded_io::{ErrorKind, ErrorType, SeekFrom};
+    use embedded_io::ErrorKind;
 
+    use super::testing::{Drive, check_files, every_golden, find, golden, refused};
     use super::*;
-
-    /// An image in memory as a drive that counts.
-    struct Drive<'a> {
-        image: &'a [u8],
-        position: usize,
-        reads: Rc<Cell<usize>>,
-        /// Sectors that cannot be read.
-        bad: &'a [usize],
-        knows_its_length: bool,
-        most_at_once: usize,
-    }
-
-    impl<'a> Drive<'a> {
-        fn new(image: &'a [u8]) -> Self {
-            let reads = Rc::new(Cell::new(0));
-            let most_at_once = usize::MAX;
-            Self {
-                image,
-                position: 0,
-                reads,
-                bad: &[],
-                knows_its_length: true,
-                most_at_once,
-            }
-        }
-    }
-
-    impl ErrorType for Drive<'_> {
-        type Error = ErrorKind;
-    }
-
-    impl Read for Drive<'_> {
-        fn read(&mut self, out: &mut [u8]) -> Result<usize, ErrorKind> {
-            self.reads.set(self.reads.get() + 1);
-            assert_eq!(self.position % 2048, 0, "only whole sectors are read");
-            assert_eq!(out.len() % 2048, 0, "only whole sectors are read");
-            let rest = self.image.get(self.position..).unwrap_or_default();
-            let count = rest.len().min(out.len()).min(self.most_at_once);
-            let first = self.position / 2048;
-            let last = (self.position + count).div_ceil(2048);
-            if self.bad.iter().any(|bad| (first..last).contains(bad)) {
-                return Err(ErrorKind::Other);
-            }
-            out[..count].copy_from_slice(&rest[..count]);
-            self.position += count;
-            Ok(count)
-        }
-    }
-
-    impl Seek for Drive<'_> {
-        fn seek(&mut self, to: SeekFrom) -> Result<u64, ErrorKind> {
-            match to {
-                SeekFrom::Start(to) => self.position = usize::try_from(to).unwrap_or(usize::MAX),
-                SeekFrom::End(0) if self.knows_its_length => self.position = self.image.len(),
-                _ => return Err(ErrorKind::Unsupported),
-            }
-            Ok(self.position as u64)
-        }
-    }
-
-    /// A golden image and what its maker put on it; how it was made is in the README beside it.
-    struct Golden {
-        name: String,
-        image: Vec<u8>,
-        kind: String,
-        label: String,
-        /// CRC-32, length and path.
-        files: Vec<(u32, u64, String)>,
-    }
-
-    fn unpacked(path: &Path) -> Vec<u8> {
-        let packed = std::fs::read(path).unwrap();
-        let mut image = Vec::new();
-        flate2::read::GzDecoder::new(&packed[..])
-            .read_to_end(&mut image)
-            .unwrap();
-        image
-    }
-
-    fn golden(name: &str) -> Golden {
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/disc");
-        let packed = std::fs::read(base.join(format!("{name}.img.gz"))).unwrap();
-        let mut image = Vec::new();
-        flate2::read::GzDecoder::new(&packed[..])
-            .read_to_end(&mut image)
-            .unwrap();
-        let list = std::fs::read_to_string(base.join(format!("{name}.list"))).unwrap();
-        let (mut kind, mut label, mut files) = (String::new(), String::new(), Vec::new());
-        for line in list.lines() {
-            match line.split_once(' ').unwrap() {
-                ("kind", rest) => rest.clone_into(&mut kind),
-                ("label", rest) => rest.clone_into(&mut label),
-                ("file", rest) => {
-                    let mut words = rest.splitn(3, ' ');
-                    let crc = u32::from_str_radix(words.next().unwrap(), 16).unwrap();
-                    let length = words.next().unwrap().parse().unwrap();
-                    files.push((crc, length, words.next().unwrap().to_owned()));
-                }
-                _ => panic!("{name}.list: {line}"),
-            }
-        }
-        Golden {
-            name: name.to_owned(),
-            image,
-            kind,
-            label,
-            files,
-        }
-    }
-
-    fn every_golden() -> Vec<Golden> {
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/disc");
-        let paths = std::fs::read_dir(base)
-            .unwrap()
-            .map(|entry| entry.unwrap().path());
-        let mut lists: Vec<PathBuf> = paths
-            .filter(|path| path.extension().is_some_and(|end| end == "list"))
-            .collect();
-        lists.sort();
-        assert!(lists.len() >= 15, "the golden images are gone");
-        lists
-            .iter()
-            .map(|path| golden(path.file_stem().unwrap().to_str().unwrap()))
-            .collect()
-    }
-
-    fn crc(bytes: &[u8]) -> u32 {
-        let mut crc = flate2::Crc::new();
-        crc.update(bytes);
-        crc.sum()
-    }
-
-    fn check_files(disc: &mut Disc<Drive<'_>>, golden: &Golden) {
-        for (sum, length, path) in &golden.files {
-            let name = &golden.name;
-            assert_eq!(disc.file_length(path), Ok(*length), "{name}: {path}");
-            let mut out = vec![0xAA; usize::try_from(*length).unwrap() + 3];
-            assert_eq!(
-                disc.read_file(path, &mut out).map(|n| n as u64),
-                Ok(*length),
-                "{path}"
-            );
-            let (data, beyond) = out.split_at(out.len() - 3);
-            assert_eq!(crc(data), *sum, "{name}: {path}");
-            assert_eq!(beyond, [0xAA; 3], "{name}: {path}");
-        }
-    }
 
     #[test]
     fn every_file_of_every_golden_disc_is_read() {
@@ -348,12 +199,11 @@ mod tests {
 
     #[test]
     fn refused_discs_say_what_they_use() {
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/disc/refused");
         for (name, feature) in [
             ("udf-150-virtual", Feature::VirtualPartition),
             ("udf-201-strategy-4096", Feature::IcbStrategy),
         ] {
-            let image = unpacked(&base.join(format!("{name}.img.gz")));
+            let image = refused(name);
             match Disc::open(Drive::new(&image)).err() {
                 Some(DiscFault::Unsupported { feature: found, .. }) => assert_eq!(found, feature),
                 other => panic!("{name}: {other:?}"),
@@ -657,12 +507,5 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-    }
-
-    fn find(image: &[u8], wanted: &[u8]) -> usize {
-        image
-            .windows(wanted.len())
-            .position(|bytes| bytes == wanted)
-            .unwrap()
     }
 }
