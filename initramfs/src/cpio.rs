@@ -122,7 +122,7 @@ fn pad(archive: &mut Vec<u8>, to: usize) {
     archive.resize(archive.len().next_multiple_of(to), 0);
 }
 
-/// Reads an archive back: what tests and `--list` of an existing image need.
+/// Reads an archive that [`write`] could have made, for those who check an image.
 pub fn read(archive: &[u8]) -> Result<Vec<Entry>, Fault> {
     let mut entries = Vec::new();
     let mut position = 0_usize;

@@ -22,7 +22,8 @@ Usage: initramfs --preroot FILE --modules DIR --output FILE [OPTION]...
                       or later with CONFIG_RD_ZSTD), none
 
 Which modules, each with all that it depends on:
-  --root-fs NAME,..   file systems of the root (default: ext4,xfs,btrfs,erofs,squashfs)
+  --root-fs NAME,..   file systems of the root; fails when the kernel does not have one
+                      (default: those of ext4,xfs,btrfs,erofs,squashfs that it has)
   --without NAME,..   leave these out
   --with NAME,..      take these too; fails when the kernel does not have one
   --only NAME,..      take these in place of the default set and --root-fs
@@ -98,7 +99,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, lexopt::
             Long("modules") => directory = Some(PathBuf::from(parser.value()?)),
             Long("output") | Short('o') => output = Some(PathBuf::from(parser.value()?)),
             Long("compress") => compression = parser.value()?.parse()?,
-            Long("root-fs") => request.root_file_systems = names(&mut parser)?,
+            Long("root-fs") => request.root_file_systems = Some(names(&mut parser)?),
             Long("without") => request.without.extend(names(&mut parser)?),
             Long("with") => request.with.extend(names(&mut parser)?),
             Long("only") => {

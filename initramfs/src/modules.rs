@@ -53,6 +53,8 @@ pub enum Fault {
     BadIndex(PathBuf, usize),
     /// The caller insists on modules that this kernel does not have.
     Missing(Vec<String>),
+    /// The caller asks for a module and leaves it out.
+    Contradiction(String),
     /// The caller leaves out what something else in the set cannot do without.
     StillNeeded {
         /// The module left out.
@@ -68,14 +70,9 @@ impl fmt::Display for Fault {
             Self::Unreadable(path, error) => write!(f, "cannot read {}: {error}", path.display()),
             Self::NoIndex(path) => {
                 write!(f, "{} has no modules.dep; make it with: ", path.display())?;
-                match base_and_release(path) {
-                    Some((base, release)) => {
-                        write!(f, "depmod -b {} {release}", base.display())
-                    }
-                    None => f.write_str(
-                        "depmod -b BASE VERSION, the modules being in BASE/lib/modules/VERSION",
-                    ),
-                }
+                f.write_str(depmod(path).as_deref().unwrap_or(
+                    "depmod -b BASE VERSION, the modules being in BASE/lib/modules/VERSION",
+                ))
             }
             Self::HoldsVersions(path, versions) => {
                 write!(
@@ -98,6 +95,7 @@ impl fmt::Display for Fault {
                 write!(f, "this kernel has no module {}", names.join(", "))?;
                 f.write_str(": neither as a file nor built in")
             }
+            Self::Contradiction(name) => write!(f, "{name} is both asked for and left out"),
             Self::StillNeeded { module, by } => {
                 write!(f, "{by} needs {module}: leave out both, or neither")
             }
@@ -105,21 +103,25 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Splits the way to a module directory at `lib/modules`, as depmod's `-b` wants it.
-fn base_and_release(directory: &Path) -> Option<(PathBuf, String)> {
-    let release = directory.file_name()?.to_str()?.to_owned();
+/// Gives the command that makes the index of a directory, as far as its place allows it.
+fn depmod(directory: &Path) -> Option<String> {
+    let release = directory.file_name()?.to_str()?;
     let modules = directory.parent()?;
     let lib = modules.parent()?;
     if modules.file_name()? != "modules" || lib.file_name()? != "lib" {
         return None;
     }
-    let base = lib.parent()?;
-    // With /usr merged, lib is a link into it and depmod follows the link.
-    let merged = base.file_name().is_some_and(|name| name == "usr");
-    Some((
-        if merged { base.parent()? } else { base }.to_owned(),
-        release,
-    ))
+    let mut base = lib.parent()?;
+    let mut link = String::new();
+    if base.file_name().is_some_and(|name| name == "usr") {
+        // With /usr merged, lib is a link into it, and some versions of depmod need the link; a tree
+        // unpacked from a package has none, for that is in another package.
+        base = base.parent()?;
+        if !base.join("lib").exists() {
+            link = format!("ln -s usr/lib {} && ", base.join("lib").display());
+        }
+    }
+    Some(format!("{link}depmod -b {} {release}", base.display()))
 }
 
 /// Writes a module's name as the kernel does: without directories and endings, `_` for `-`.
@@ -283,16 +285,20 @@ impl Tree {
         let mut choice = Choice::default();
         let mut fatal = Vec::new();
         for (name, insisted) in request.names() {
+            let left_out = without.contains(&name);
+            if insisted && left_out {
+                return Err(Fault::Contradiction(name));
+            }
             let found = self.resolve(&name);
             if found.is_empty() && self.is_builtin(&name) {
                 choice.builtin.push(name);
             } else if found.is_empty() {
                 if insisted {
                     fatal.push(name);
-                } else if !IF_PRESENT.contains(&name.as_str()) {
+                } else if !left_out && !IF_PRESENT.contains(&name.as_str()) {
                     choice.missing.push(name);
                 }
-            } else if insisted || !without.contains(&name) {
+            } else if !left_out {
                 found
                     .into_iter()
                     .try_for_each(|module| walk.visit(module))?;
@@ -351,7 +357,7 @@ impl Tree {
 }
 
 /// Is what the caller wants of a module tree.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Exactly these, with what they need, in place of the default set.
     pub only: Option<Vec<String>>,
@@ -359,22 +365,8 @@ pub struct Request {
     pub with: Vec<String>,
     /// Not these.
     pub without: Vec<String>,
-    /// The file systems that the root may have.
-    pub root_file_systems: Vec<String>,
-}
-
-impl Default for Request {
-    fn default() -> Self {
-        Self {
-            only: None,
-            with: Vec::new(),
-            without: Vec::new(),
-            root_file_systems: ROOT_FILE_SYSTEMS
-                .iter()
-                .map(|&name| name.to_owned())
-                .collect(),
-        }
-    }
+    /// The file systems that the root may have, all of which must exist, in place of the default.
+    pub root_file_systems: Option<Vec<String>>,
 }
 
 impl Request {
@@ -386,11 +378,10 @@ impl Request {
         } else {
             let all = DEFAULT.iter().flat_map(|(_, names)| *names);
             names.extend(all.map(|name| (name_of(name), false)));
-            names.extend(
-                self.root_file_systems
-                    .iter()
-                    .map(|name| (name_of(name), false)),
-            );
+            match &self.root_file_systems {
+                Some(asked) => names.extend(asked.iter().map(|name| (name_of(name), true))),
+                None => names.extend(ROOT_FILE_SYSTEMS.iter().map(|name| (name_of(name), false))),
+            }
         }
         names.extend(self.with.iter().map(|name| (name_of(name), true)));
         names
