@@ -306,3 +306,310 @@ impl Builder {
 pub fn ovf(host_name: &str, user_name: &str) -> ovf::Document {
     ovf::Document::new(host_name, user_name)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+    use std::{env, fs};
+
+    use super::Revision::{R102, R150, R201};
+    use super::*;
+
+    const LABEL: &str = "rd_rdfe_stable.240314-0926";
+
+    /// Bytes without a pattern, so that a misplaced sector shows.
+    fn noise(length: usize) -> Vec<u8> {
+        let mut state = 0x2545_f491_u32;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as u8
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    fn files() -> Vec<(&'static str, Vec<u8>)> {
+        vec![
+            (
+                "ovf-env.xml",
+                ovf("vm-demo01", "opsadmin")
+                    .password("a<b")
+                    .build()
+                    .into_bytes(),
+            ),
+            ("CustomData.bin", noise(3 * 65536 + 17)),
+            ("empty.txt", Vec::new()),
+            ("dir/inner/exact.bin", noise(2 * SECTOR)),
+            ("dir/small.bin", noise(1700)),
+        ]
+    }
+
+    /// The same files in every way of writing them.
+    fn discs() -> Vec<(String, Builder, Option<Revision>)> {
+        let full = || {
+            let files = files().into_iter();
+            files
+                .fold(Builder::new().label(LABEL), |disc, (path, content)| {
+                    disc.file(path, content)
+                })
+                .directory("void")
+        };
+        let mut discs = Vec::new();
+        for revision in [R102, R150, R201] {
+            let udf = || full().udf(revision);
+            let mut add = |name: &str, disc| {
+                discs.push((format!("{revision:?}-{name}"), disc, Some(revision)));
+            };
+            add("plain", udf());
+            add("embedded", udf().embedded());
+            add("long", udf().long_allocation());
+            add("cut", udf().extent_sectors(3));
+            // So many extents that their descriptors need a block of their own.
+            add(
+                "chained",
+                udf()
+                    .file("big.bin", noise(300 * SECTOR + 5))
+                    .extent_sectors(1),
+            );
+            add("padded", udf().at_least_sectors(1000));
+            add("bridge", udf().iso9660(true));
+        }
+        discs.push((
+            "iso".to_owned(),
+            full().iso9660(false).relaxed_names(),
+            None,
+        ));
+        discs.push(("joliet".to_owned(), full().iso9660(true), None));
+        discs.push((
+            "rock-ridge".to_owned(),
+            full().iso9660(false).rock_ridge(),
+            None,
+        ));
+        discs
+    }
+
+    /// Finds a program on PATH; where everything must be checked, one that is missing is a failure.
+    fn tool(name: &str) -> Option<PathBuf> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        // Where a user's PATH ends and an administrator's goes on.
+        let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+        let mut places = env::split_paths(&path).chain(more);
+        let found = places.find_map(|place| Some(place.join(name)).filter(|file| file.is_file()));
+        if found.is_none() {
+            let strict = ["CI", "PREROOT_STRICT"]
+                .iter()
+                .any(|name| env::var_os(name).is_some());
+            assert!(
+                !strict,
+                "{name} is not installed, and this test must not be skipped"
+            );
+            eprintln!("skipped: {name} is not installed");
+        }
+        found
+    }
+
+    fn run(program: &Path, arguments: &[&str]) -> Vec<u8> {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "{} {arguments:?}: {said}",
+            program.display()
+        );
+        assert_eq!(said, "", "{} {arguments:?}", program.display());
+        output.stdout
+    }
+
+    /// Writes each disc to a file of its own and hands its path to the check.
+    fn each(test: &str, check: impl Fn(&str, &str, Option<Revision>)) {
+        let folder = env::temp_dir().join(format!("lab-disc-{test}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        for (name, disc, revision) in discs() {
+            let path = folder.join(&name);
+            fs::write(&path, disc.build()).unwrap();
+            check(&name, path.to_str().unwrap(), revision);
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    fn number(revision: Revision) -> &'static str {
+        match revision {
+            R102 => "1.02",
+            R150 => "1.50",
+            R201 => "2.01",
+        }
+    }
+
+    #[test]
+    fn same_files_make_the_same_disc() {
+        for ((name, first, _), (_, second, _)) in discs().into_iter().zip(discs()) {
+            assert_eq!(first.build(), second.build(), "{name}");
+        }
+    }
+
+    #[test]
+    fn disc_is_whole_sectors_and_as_long_as_asked() {
+        for (name, disc, _) in discs() {
+            assert_eq!(disc.build().len() % SECTOR, 0, "{name}");
+        }
+        assert_eq!(
+            Builder::new().at_least_sectors(4096).build().len(),
+            4096 * SECTOR
+        );
+        assert_eq!(
+            Builder::new()
+                .iso9660(false)
+                .at_least_sectors(99)
+                .build()
+                .len(),
+            99 * SECTOR
+        );
+    }
+
+    #[test]
+    fn udfinfo_finds_a_closed_volume_with_our_label() {
+        let Some(udfinfo) = tool("udfinfo") else {
+            return;
+        };
+        each("udfinfo", |name, path, revision| {
+            let Some(revision) = revision else { return };
+            let said = String::from_utf8(run(&udfinfo, &[path])).unwrap();
+            let has =
+                |line: String| assert!(said.lines().any(|l| l == line), "{name}: {line}\n{said}");
+            has(format!("label={LABEL}"));
+            has(format!("udfrev={}", number(revision)));
+            has("integrity=closed".to_owned());
+            has("accesstype=readonly".to_owned());
+            has("numdirs=4".to_owned());
+            has(format!(
+                "numfiles={}",
+                files().len() + usize::from(name.ends_with("chained"))
+            ));
+            let sectors = fs::metadata(path).unwrap().len() as usize / SECTOR;
+            has("behindblocks=0".to_owned());
+            let end = format!("start={}, blocks=1, type=ANCHOR", sectors - 1);
+            assert!(said.contains(&end), "{name}: {end}\n{said}");
+        });
+    }
+
+    #[test]
+    fn blkid_finds_the_kind_and_the_label() {
+        let Some(blkid) = tool("blkid") else { return };
+        each("blkid", |name, path, revision| {
+            let said = String::from_utf8(run(&blkid, &["-p", "-o", "export", path])).unwrap();
+            let has =
+                |line: &str| assert!(said.lines().any(|l| l == line), "{name}: {line}\n{said}");
+            has(&format!("LABEL={LABEL}"));
+            match revision {
+                Some(revision) => {
+                    has("TYPE=udf");
+                    has(&format!("VERSION={}", number(revision)));
+                }
+                None => has("TYPE=iso9660"),
+            }
+        });
+    }
+
+    #[test]
+    fn isoinfo_reads_the_files_of_iso_9660() {
+        let Some(isoinfo) = tool("isoinfo") else {
+            return;
+        };
+        each("isoinfo", |name, path, revision| {
+            let names = match name {
+                "rock-ridge" => "-R",
+                "iso" => "",
+                _ if name.ends_with("bridge") || name == "joliet" => "-J",
+                _ => return,
+            };
+            let said = String::from_utf8(run(&isoinfo, &["-d", "-i", path])).unwrap();
+            assert!(
+                said.contains(&format!("Volume id: {LABEL}\n")),
+                "{name}: {said}"
+            );
+            assert_eq!(
+                said.contains("Joliet with UCS level 3 found"),
+                names == "-J",
+                "{name}"
+            );
+            assert!(revision.is_none() || names == "-J");
+            for (file, content) in files() {
+                // The version is there unless Rock Ridge or a relaxed mind has left it out.
+                let version = if names == "-J" { ";1" } else { "" };
+                let file = format!("/{file}{version}");
+                let arguments = [names, "-i", path, "-x", &file];
+                let arguments = if names.is_empty() {
+                    &arguments[1..]
+                } else {
+                    &arguments[..]
+                };
+                let read = run(&isoinfo, arguments);
+                assert!(
+                    read == content,
+                    "{name}: {file} is {} bytes of others",
+                    read.len()
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn seven_zip_reads_the_files_of_udf() {
+        let Some(program) = tool("7z") else { return };
+        each("7z", |name, path, revision| {
+            // It takes the space ahead of the last anchor for an error, and in a bridge it sees ISO.
+            if revision.is_none()
+                || ["cut", "chained", "padded"]
+                    .iter()
+                    .any(|n| name.ends_with(n))
+            {
+                return;
+            }
+            for (file, content) in files() {
+                let read = run(&program, &["x", "-so", path, file]);
+                assert!(
+                    read == content,
+                    "{name}: {file} is {} bytes of others",
+                    read.len()
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn plain_iso_9660_has_only_the_letters_of_its_standard() {
+        let disc = Builder::new()
+            .file("ovf-env.xml", "x")
+            .iso9660(false)
+            .build();
+        let holds = |name: &[u8]| disc.windows(name.len()).any(|window| window == name);
+        assert!(holds(b"OVF_ENV.XML;1"));
+        assert!(!holds(b"ovf-env.xml"));
+    }
+
+    #[test]
+    fn content_is_recorded_where_a_contiguous_reader_misses_it() {
+        let content = noise(5 * SECTOR);
+        let holds =
+            |disc: &[u8], part: &[u8]| disc.windows(part.len()).any(|window| window == part);
+        let disc = Builder::new().file("a", &content[..]);
+        assert!(holds(&disc.build(), &content));
+        let disc = disc.extent_sectors(2).build();
+        assert!(!holds(&disc, &content));
+        assert!(holds(&disc, &content[..2 * SECTOR]));
+    }
+
+    #[test]
+    #[should_panic(expected = "too long for a label")]
+    fn label_that_no_volume_holds_is_refused() {
+        let _ = Builder::new().label(&"x".repeat(31)).build();
+    }
+
+    #[test]
+    #[should_panic(expected = "is twice")]
+    fn two_files_of_one_name_are_refused() {
+        let _ = Builder::new().file("a", "1").file("a", "2");
+    }
+}
