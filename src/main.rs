@@ -3,12 +3,18 @@
 #![no_std]
 #![no_main]
 
+// Where the target is not the product's, another crate of the build may bring `std` in; then its
+// panic handler has to serve.
+#[cfg(not(target_env = "musl"))]
+extern crate std;
+
 use core::ffi::{c_char, c_int};
-use core::panic::PanicInfo;
 
 use preroot::command;
 use preroot::linux::process;
-use talc::{TalcSyncCell, source::Claim};
+use talc::DefaultBinning;
+use talc::cell::{TalcCell, TalcSyncCell};
+use talc::source::Claim;
 
 /// Room for what needs `alloc`: XML trees and the texts of the account files.
 ///
@@ -16,9 +22,13 @@ use talc::{TalcSyncCell, source::Claim};
 const ARENA_BYTES: usize = 4 << 20;
 static mut ARENA: [u8; ARENA_BYTES] = [0; ARENA_BYTES];
 
-// SAFETY: this program never has a second thread, and nothing else names `ARENA`.
+// SAFETY: nothing else names `ARENA`.
+const CLAIM: Claim = unsafe { Claim::array(&raw mut ARENA) };
+
+// SAFETY: this program never has a second thread, and no signal handlers.
 #[global_allocator]
-static ALLOCATOR: TalcSyncCell<Claim> = TalcSyncCell::new(unsafe { Claim::array(&raw mut ARENA) });
+static ALLOCATOR: TalcSyncCell<Claim, DefaultBinning> =
+    unsafe { TalcSyncCell::new(TalcCell::new(CLAIM)) };
 
 /// Where the C start-up code hands over.
 #[unsafe(no_mangle)]
@@ -29,18 +39,21 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
 }
 
 /// Ends the process. Whoever forked the worker sees it die, says so, and the boot goes on.
+#[cfg(target_env = "musl")]
 #[panic_handler]
-fn panic(_: &PanicInfo) -> ! {
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     process::abort()
 }
 
 /// The prebuilt `core` and `alloc` name these two in their landing pads; nothing ever unwinds.
+#[cfg(target_env = "musl")]
 #[unsafe(no_mangle)]
 extern "C" fn _Unwind_Resume() -> ! {
     process::abort()
 }
 
 /// See [`_Unwind_Resume`].
+#[cfg(target_env = "musl")]
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() -> ! {
     process::abort()

@@ -1,3 +1,67 @@
-//! One file per command.
+//! One file per command; each reads as the story of what it does.
 
 #![forbid(unsafe_code)]
+
+mod console;
+mod disc;
+mod help;
+mod init;
+mod options;
+mod provision;
+mod rooted;
+mod status;
+mod supervisor;
+mod uplink;
+mod worker;
+
+use core::fmt;
+
+use crate::linux::log::{Level, Log};
+use crate::linux::process::Arguments;
+
+/// How a run ends, for whoever called it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Exit {
+    /// Done, or nothing to do.
+    Done = 0,
+    /// Not on this platform.
+    NotHere = 99,
+    /// Called in a way that makes no sense.
+    Misused = 100,
+    /// It failed; the boot goes on all the same.
+    Failed = 111,
+}
+
+/// Runs the command that the arguments name and returns the exit code.
+pub fn run(arguments: Arguments) -> i32 {
+    let program = arguments.program();
+    let name = program
+        .rsplit(|&byte| byte == b'/')
+        .next()
+        .unwrap_or(program);
+    let mut rest = arguments.iter();
+    let exit = if name == b"init" {
+        init::run()
+    } else {
+        match rest.next() {
+            Some(b"init") => init::run(),
+            Some(b"provision") => provision::run(rest),
+            Some(b"status") => status::run(rest),
+            Some(b"--help" | b"-h" | b"help") => help::print(),
+            Some(b"--version" | b"-V") => help::version(),
+            Some(other) => misused(format_args!(
+                "there is no command '{}'",
+                core::str::from_utf8(other).unwrap_or("?")
+            )),
+            None => misused(format_args!("a command is missing")),
+        }
+    };
+    exit as i32
+}
+
+/// Says what is wrong with the call, and where to read how it should be.
+fn misused(what: fmt::Arguments<'_>) -> Exit {
+    Log::stderr().line(Level::Error, format_args!("{what}; see preroot --help"));
+    Exit::Misused
+}

@@ -24,13 +24,11 @@ impl Random {
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32) as u32
     }
 
-    /// Returns `duration`, one eighth more or less.
+    /// Returns `duration` and up to a quarter more: never less, because some waits are a minimum.
     pub fn jitter(&mut self, duration: Duration) -> Duration {
-        let eighth = duration / 8;
-        let part = eighth.saturating_mul(2).as_micros() as u64;
-        let offset =
-            Duration::from_micros(u64::from(self.bits()).checked_rem(part.max(1)).unwrap_or(0));
-        duration.saturating_sub(eighth).saturating_add(offset)
+        let most = (duration / 4).as_micros() as u64;
+        let more = u64::from(self.bits()).checked_rem(most).unwrap_or(0);
+        duration.saturating_add(Duration::from_micros(more))
     }
 }
 
@@ -75,13 +73,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_the_cap_within_an_eighth() {
+    fn waits_double_up_to_the_cap_and_are_never_shorter() {
         let mut random = Random::new(7);
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(8));
         for expected in [250u64, 500, 1000, 2000, 4000, 8000, 8000, 8000] {
             let wait = backoff.next(&mut random).as_millis() as u64;
             assert!(
-                wait >= expected - expected / 8 && wait <= expected + expected / 8,
+                wait >= expected && wait <= expected + expected / 4,
                 "{wait}"
             );
         }
@@ -92,7 +90,7 @@ mod tests {
         let mut random = Random::new(7);
         let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_secs(30));
         for _ in 0..1000 {
-            assert!(backoff.next(&mut random) <= Duration::from_secs(34));
+            assert!(backoff.next(&mut random) <= Duration::from_secs(38));
         }
     }
 

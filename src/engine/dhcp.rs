@@ -26,6 +26,8 @@ pub struct Client {
     random: Random,
     xid: u32,
     started: Duration,
+    /// What the last DISCOVER said of the time; its REQUEST must say the same (RFC 2131, 4.4.1).
+    seconds: u16,
     phase: Phase,
     /// When something is to be sent or decided.
     due: Duration,
@@ -70,6 +72,7 @@ impl Client {
             xid: random.bits(),
             random,
             started: now,
+            seconds: 0,
             phase: Phase::Selecting,
             due: now,
             wait: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
@@ -136,18 +139,19 @@ impl Client {
             },
             _ => {
                 self.discovers = self.discovers.saturating_add(1);
+                let seconds = now.saturating_sub(self.started).as_secs();
+                self.seconds = u16::try_from(seconds).unwrap_or(u16::MAX);
                 Ask::Discover
             }
         };
         // Some relays only deliver a broadcast to a machine without an address; most deliver either.
         let broadcast = self.wait.tries() % 2 == 1;
         self.due = now.saturating_add(self.wait.next(&mut self.random));
-        let seconds = now.saturating_sub(self.started).as_secs();
         Message {
             ask,
             mac: self.mac,
             xid: self.xid,
-            seconds: u16::try_from(seconds).unwrap_or(u16::MAX),
+            seconds: self.seconds,
             broadcast,
             host_name,
         }
@@ -223,4 +227,198 @@ fn answers(reply: &Reply, offer: &Offer) -> bool {
         reply.server == offer.lease.server
     };
     same_server && reply.lease.address == offer.lease.address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::dhcp::{self, MAX_FRAME};
+    use core::net::Ipv4Addr;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 4);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn client() -> Client {
+        Client::new(MAC, Random::new(42), Duration::ZERO)
+    }
+
+    /// Lets the client send what is due and returns kind (option 53) and broadcast flag.
+    fn sent(client: &mut Client, now: Duration) -> Option<(u8, bool)> {
+        let mut frame = [0; MAX_FRAME];
+        let length = client.poll(now, &mut frame, None)?;
+        let message = &frame[42..length];
+        Some((message[242], message[10] & 0x80 != 0))
+    }
+
+    fn reply(client: &Client, kind: ReplyKind, server: Ipv4Addr, wireserver: bool) -> Reply {
+        let mut bytes = std::vec![0; 240];
+        bytes[..4].copy_from_slice(&[2, 1, 6, 0]);
+        bytes[4..8].copy_from_slice(&client.xid.to_be_bytes());
+        bytes[16..20].copy_from_slice(&ADDRESS.octets());
+        bytes[28..34].copy_from_slice(&MAC);
+        bytes[236..240].copy_from_slice(&[0x63, 0x82, 0x53, 0x63]);
+        let number = match kind {
+            ReplyKind::Offer => 2,
+            ReplyKind::Ack => 5,
+            ReplyKind::Nak => 6,
+        };
+        bytes.extend_from_slice(&[53, 1, number]);
+        if !server.is_unspecified() {
+            bytes.extend_from_slice(&[54, 4]);
+            bytes.extend_from_slice(&server.octets());
+        }
+        if wireserver {
+            bytes.extend_from_slice(&[245, 4, 168, 63, 129, 16]);
+        }
+        bytes.push(255);
+        dhcp::parse(&bytes, [9; 6]).unwrap()
+    }
+
+    #[test]
+    fn offer_with_a_wireserver_is_taken_at_once() {
+        let mut client = client();
+        assert_eq!(sent(&mut client, Duration::ZERO), Some((1, false)));
+        let offer = reply(&client, ReplyKind::Offer, SERVER, true);
+        assert_eq!(client.receive(ms(1), &offer), Event::Nothing);
+        assert_eq!(client.requested().map(|lease| lease.address), Some(ADDRESS));
+        assert_eq!(sent(&mut client, ms(1)), Some((3, false)));
+        let ack = reply(&client, ReplyKind::Ack, SERVER, true);
+        assert!(
+            matches!(client.receive(ms(2), &ack), Event::Bound(lease) if lease.address == ADDRESS)
+        );
+        assert_eq!(client.due(), None);
+    }
+
+    #[test]
+    fn offer_without_a_wireserver_waits_for_a_better_one() {
+        let mut client = client();
+        sent(&mut client, Duration::ZERO);
+        let poor = reply(&client, ReplyKind::Offer, Ipv4Addr::new(10, 0, 0, 9), false);
+        client.receive(ms(1), &poor);
+        assert!(client.requested().is_none());
+        assert_eq!(sent(&mut client, ms(100)), None);
+        let good = reply(&client, ReplyKind::Offer, SERVER, true);
+        client.receive(ms(101), &good);
+        assert_eq!(client.requested().map(|lease| lease.server), Some(SERVER));
+    }
+
+    #[test]
+    fn offer_without_a_wireserver_is_taken_when_no_better_one_comes() {
+        let mut client = client();
+        sent(&mut client, Duration::ZERO);
+        let poor = reply(&client, ReplyKind::Offer, SERVER, false);
+        client.receive(ms(1), &poor);
+        assert_eq!(sent(&mut client, ms(301)), Some((3, false)));
+    }
+
+    #[test]
+    fn unanswered_discovers_go_out_again_soon_and_every_other_by_broadcast() {
+        let mut client = client();
+        let mut flags = std::vec::Vec::new();
+        let mut now = Duration::ZERO;
+        while now < ms(4800) {
+            if let Some((kind, broadcast)) = sent(&mut client, now) {
+                assert_eq!(kind, 1);
+                flags.push(broadcast);
+            }
+            now += ms(1);
+        }
+        // At 0, 0.25, 0.75, 1.75 and 3.75 s, or a quarter later.
+        assert_eq!(flags, [false, true, false, true, false]);
+    }
+
+    #[test]
+    fn late_answer_to_an_early_discover_still_counts() {
+        let mut client = client();
+        sent(&mut client, Duration::ZERO);
+        let late = reply(&client, ReplyKind::Offer, SERVER, true);
+        sent(&mut client, ms(300));
+        client.receive(ms(301), &late);
+        assert!(client.requested().is_some());
+    }
+
+    #[test]
+    fn requests_without_an_answer_lead_back_to_the_start() {
+        let mut client = client();
+        sent(&mut client, Duration::ZERO);
+        let offer = reply(&client, ReplyKind::Offer, SERVER, true);
+        client.receive(ms(1), &offer);
+        let mut kinds = std::vec::Vec::new();
+        for now in 1..20_000 {
+            kinds.extend(sent(&mut client, ms(now)).map(|(kind, _)| kind));
+            if kinds.last() == Some(&1) {
+                break;
+            }
+        }
+        assert_eq!(kinds, [3, 3, 3, 3, 1]);
+    }
+
+    #[test]
+    fn a_server_that_always_refuses_is_asked_ever_more_slowly() {
+        let mut client = client();
+        let mut refusals = 0;
+        for now in 0..30_000 {
+            let Some((kind, _)) = sent(&mut client, ms(now)) else {
+                continue;
+            };
+            let answer = if kind == 1 {
+                ReplyKind::Offer
+            } else {
+                ReplyKind::Nak
+            };
+            let answer = reply(&client, answer, SERVER, true);
+            if client.receive(ms(now), &answer) == Event::Refused {
+                refusals += 1;
+            }
+        }
+        assert!((5..=12).contains(&refusals), "{refusals}");
+    }
+
+    #[test]
+    fn answers_of_others_are_no_answers() {
+        let mut client = client();
+        sent(&mut client, Duration::ZERO);
+        let offer = reply(&client, ReplyKind::Offer, SERVER, true);
+        client.receive(ms(1), &offer);
+        sent(&mut client, ms(1));
+        let stranger = reply(&client, ReplyKind::Ack, Ipv4Addr::new(10, 0, 0, 66), true);
+        assert_eq!(client.receive(ms(2), &stranger), Event::Nothing);
+        let refusal = reply(&client, ReplyKind::Nak, Ipv4Addr::new(10, 0, 0, 66), true);
+        assert_eq!(client.receive(ms(2), &refusal), Event::Nothing);
+        let mut other_exchange = reply(&client, ReplyKind::Ack, SERVER, true);
+        other_exchange.xid ^= 1;
+        assert_eq!(client.receive(ms(2), &other_exchange), Event::Nothing);
+        let mut other_machine = reply(&client, ReplyKind::Ack, SERVER, true);
+        other_machine.mac[5] ^= 1;
+        assert_eq!(client.receive(ms(2), &other_machine), Event::Nothing);
+        let mut other_address = reply(&client, ReplyKind::Ack, SERVER, true);
+        other_address.lease.address = Ipv4Addr::new(10, 0, 0, 5);
+        assert_eq!(client.receive(ms(2), &other_address), Event::Nothing);
+        // A server that does not name itself is known by its hardware address.
+        let nameless = reply(&client, ReplyKind::Ack, Ipv4Addr::UNSPECIFIED, true);
+        assert!(
+            matches!(client.receive(ms(2), &nameless), Event::Bound(lease) if lease.server == SERVER)
+        );
+    }
+
+    #[test]
+    fn an_offer_of_no_host_address_is_no_offer() {
+        let mut client = client();
+        sent(&mut client, Duration::ZERO);
+        for address in [
+            Ipv4Addr::UNSPECIFIED,
+            Ipv4Addr::BROADCAST,
+            Ipv4Addr::new(224, 0, 0, 1),
+        ] {
+            let mut offer = reply(&client, ReplyKind::Offer, SERVER, true);
+            offer.lease.address = address;
+            client.receive(ms(1), &offer);
+            assert!(client.requested().is_none());
+        }
+    }
 }

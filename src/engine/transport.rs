@@ -42,6 +42,9 @@ impl Default for Buffers {
     }
 }
 
+/// The memory of the set of sockets.
+pub type Storage = [SocketStorage<'static>; 1];
+
 /// The state of a connection, as far as its user cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {

@@ -5,16 +5,21 @@
 #![allow(unsafe_code)]
 
 pub mod block;
+pub mod channel;
 pub mod clock;
 pub mod dmi;
+pub mod files;
 pub mod link;
 pub mod log;
+pub mod memory;
 pub mod module;
 pub mod mount;
 pub mod packet;
 pub mod poll;
+pub mod port;
 pub mod process;
 pub mod root;
+pub mod stdio;
 pub mod sys;
 pub mod sysfs;
 pub mod uevent;

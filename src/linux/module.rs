@@ -122,6 +122,12 @@ pub struct Modules<'a> {
 type Outcome = Result<Loaded, ModuleFault>;
 
 impl<'a> Modules<'a> {
+    /// Opens the modules of the kernel that runs; `None` when it has none here.
+    pub fn open_running(command_line: CommandLine<'a>) -> Option<Self> {
+        let name = rustix::system::uname();
+        Self::open(name.release().to_str().ok()?, command_line)
+    }
+
     /// Opens the modules of the kernel with that release; `None` when it has none here.
     pub fn open(release: &str, command_line: CommandLine<'a>) -> Option<Self> {
         ["/lib/modules/", "/usr/lib/modules/"]

@@ -320,6 +320,12 @@ fn fault_of(errno: Errno, name: TypeName) -> MountFault {
     }
 }
 
+/// Tells whether what is mounted at `path` takes no writes; of what cannot be asked, it says no.
+pub fn is_read_only(path: &str) -> bool {
+    use rustix::fs::StatVfsMountFlags as Used;
+    rustix::fs::statvfs(path).is_ok_and(|stat| stat.f_flag.contains(Used::RDONLY))
+}
+
 /// Makes a mounted file system writable, or read-only again; its other flags stay.
 pub fn remount(path: &str, writable: bool) -> io::Result<()> {
     let mut flags = flags_in_use(path)?;

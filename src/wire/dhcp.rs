@@ -619,3 +619,319 @@ fn read_name(value: &[u8], mut at: usize, name: &mut String<256>) -> Option<usiz
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::backoff::Random;
+    use std::vec::Vec;
+
+    const MAC: [u8; 6] = [0x00, 0x0d, 0x3a, 0x12, 0x34, 0x56];
+    const SENDER: [u8; 6] = [0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc];
+
+    /// A reply as RFC 2131 lays it out, with these options, by hand.
+    fn message(options: &[u8]) -> Vec<u8> {
+        let mut message = vec_of(240);
+        message[0] = 2;
+        message[1] = 1;
+        message[2] = 6;
+        message[4..8].copy_from_slice(&0xdead_beefu32.to_be_bytes());
+        message[16..20].copy_from_slice(&[10, 0, 0, 4]);
+        message[28..34].copy_from_slice(&MAC);
+        message[236..240].copy_from_slice(&[0x63, 0x82, 0x53, 0x63]);
+        message.extend_from_slice(options);
+        message
+    }
+
+    fn vec_of(length: usize) -> Vec<u8> {
+        std::vec![0; length]
+    }
+
+    fn lease(options: &[u8]) -> Lease {
+        let mut all = std::vec![53, 1, 5, 54, 4, 168, 63, 129, 16];
+        all.extend_from_slice(options);
+        all.push(255);
+        parse(&message(&all), SENDER).expect("a reply").lease
+    }
+
+    /// The values of the lease file W `tests/data/dhcp.leases`, as options on the wire.
+    #[test]
+    fn azure_lease_is_read_whole() {
+        let lease = lease(&[
+            1, 4, 255, 255, 255, 0, 3, 4, 10, 0, 1, 1, 6, 4, 168, 63, 129, 16, 51, 4, 255, 255,
+            255, 255, 58, 4, 255, 255, 255, 255, 59, 4, 255, 255, 255, 255, 121, 14, 0, 10, 0, 1,
+            1, 32, 168, 63, 129, 16, 10, 0, 1, 1, 245, 4, 168, 63, 129, 16, 15, 3, b'a', b'.',
+            b'b',
+        ]);
+        assert_eq!(
+            (lease.address, lease.prefix),
+            (Ipv4Addr::new(10, 0, 0, 4), 24)
+        );
+        assert_eq!(lease.wireserver, Some(WIRESERVER));
+        assert_eq!(
+            (lease.duration, lease.renew, lease.rebind),
+            (None, None, None)
+        );
+        assert_eq!(lease.routes.len(), 2);
+        assert_eq!(lease.domain, "a.b");
+        assert!(lease.is_primary());
+        assert_eq!(lease.next_hop(WIRESERVER), Some(Ipv4Addr::new(10, 0, 1, 1)));
+    }
+
+    #[test]
+    fn classless_routes_silence_the_router_option() {
+        // 10.9.0.0/16 via 10.0.0.9 is the only route: nothing else can be reached.
+        let lease = lease(&[
+            1, 4, 255, 255, 255, 0, 3, 4, 10, 0, 0, 1, 121, 7, 16, 10, 9, 10, 0, 0, 9,
+        ]);
+        assert_eq!(
+            lease.next_hop(Ipv4Addr::new(10, 9, 1, 1)),
+            Some(Ipv4Addr::new(10, 0, 0, 9))
+        );
+        assert_eq!(lease.next_hop(WIRESERVER), None);
+        assert!(!lease.is_primary());
+    }
+
+    #[test]
+    fn routes_of_microsofts_option_serve_when_121_is_absent() {
+        let only_249 = lease(&[249, 5, 0, 10, 0, 0, 7]);
+        assert_eq!(
+            only_249.next_hop(WIRESERVER),
+            Some(Ipv4Addr::new(10, 0, 0, 7))
+        );
+        let both = lease(&[249, 5, 0, 10, 0, 0, 7, 121, 5, 0, 10, 0, 0, 1]);
+        assert_eq!(both.next_hop(WIRESERVER), Some(Ipv4Addr::new(10, 0, 0, 1)));
+    }
+
+    #[test]
+    fn route_with_gateway_zero_is_on_the_link_and_impossible_gateways_are_dropped() {
+        let zero = lease(&[121, 9, 32, 168, 63, 129, 16, 0, 0, 0, 0]);
+        assert_eq!(zero.next_hop(WIRESERVER), None);
+        assert_eq!(zero.routes.len(), 1);
+        for gateway in [[255, 255, 255, 255], [224, 0, 0, 1]] {
+            let mut option = std::vec![121, 5, 0];
+            option.extend_from_slice(&gateway);
+            assert!(lease(&option).routes.is_empty());
+        }
+    }
+
+    #[test]
+    fn malformed_routes_are_refused_whole() {
+        for option in [
+            &[121, 4, 0, 10, 0, 0][..],
+            &[121, 6, 33, 1, 2, 3, 4, 5],
+            &[121, 7, 0, 10, 0, 0, 1, 32, 1],
+        ] {
+            assert!(lease(option).routes.is_empty(), "{option:?}");
+        }
+    }
+
+    #[test]
+    fn host_bits_of_a_destination_are_cleared() {
+        let lease = lease(&[121, 8, 20, 172, 16, 31, 10, 0, 0, 1]);
+        assert_eq!(lease.routes[0].network, Ipv4Addr::new(172, 16, 16, 0));
+    }
+
+    #[test]
+    fn pieces_of_an_option_are_joined() {
+        let lease = lease(&[245, 2, 10, 1, 0, 0, 245, 2, 2, 3]);
+        assert_eq!(lease.wireserver(), Ipv4Addr::new(10, 1, 2, 3));
+    }
+
+    #[test]
+    fn overloaded_fields_hold_options_too() {
+        let mut bytes = message(&[53, 1, 2, 52, 1, 3, 255]);
+        bytes[108..115].copy_from_slice(&[245, 4, 10, 0, 0, 9, 255]);
+        bytes[44..51].copy_from_slice(&[54, 4, 10, 0, 0, 8, 255]);
+        let reply = parse(&bytes, SENDER).unwrap();
+        assert_eq!(reply.lease.wireserver, Some(Ipv4Addr::new(10, 0, 0, 9)));
+        assert_eq!(reply.server, Ipv4Addr::new(10, 0, 0, 8));
+    }
+
+    #[test]
+    fn option_245_of_another_length_is_ignored() {
+        for option in [
+            &[245, 3, 1, 2, 3][..],
+            &[245, 5, 1, 2, 3, 4, 5],
+            &[245, 4, 0, 0, 0, 0],
+        ] {
+            assert_eq!(lease(option).wireserver(), WIRESERVER);
+        }
+    }
+
+    #[test]
+    fn mask_with_holes_or_none_gives_the_natural_prefix() {
+        assert_eq!(lease(&[1, 4, 255, 0, 255, 0]).prefix, 8);
+        assert_eq!(lease(&[]).prefix, 8);
+        assert_eq!(lease(&[1, 4, 255, 255, 254, 0]).prefix, 23);
+        assert_eq!(lease(&[1, 4, 255, 255, 255, 255]).prefix, 32);
+    }
+
+    #[test]
+    fn several_routers_are_kept_in_order() {
+        let lease = lease(&[3, 8, 10, 0, 0, 1, 10, 0, 0, 2]);
+        assert_eq!(
+            lease.routers.as_slice(),
+            [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)]
+        );
+    }
+
+    #[test]
+    fn finite_lease_has_times_in_order_whatever_the_server_says() {
+        let seconds = |option: &[u8]| {
+            let lease = lease(option);
+            (
+                lease.renew.map(|d| d.as_secs()),
+                lease.rebind.map(|d| d.as_secs()),
+            )
+        };
+        assert_eq!(seconds(&[51, 4, 0, 0, 14, 16]), (Some(1800), Some(3150)));
+        assert_eq!(
+            seconds(&[
+                51, 4, 0, 0, 14, 16, 58, 4, 0, 0, 3, 232, 59, 4, 0, 0, 7, 208
+            ]),
+            (Some(1000), Some(2000))
+        );
+        // T2 before T1 is nonsense.
+        assert_eq!(
+            seconds(&[
+                51, 4, 0, 0, 14, 16, 58, 4, 0, 0, 7, 208, 59, 4, 0, 0, 3, 232
+            ]),
+            (Some(1800), Some(3150))
+        );
+    }
+
+    /// RFC 3397, section 2: the example of its own.
+    #[test]
+    fn search_list_follows_compression_pointers() {
+        let list = b"\x03eng\x05apple\x03com\x00\x09marketing\xc0\x04";
+        assert_eq!(parse_search(list), "eng.apple.com marketing.apple.com");
+        assert_eq!(parse_search(b"\xc0\x00"), "");
+        assert_eq!(parse_search(b"\x03a b\x00"), "");
+    }
+
+    #[test]
+    fn text_with_control_characters_is_dropped() {
+        assert_eq!(lease(&[15, 3, b'a', 10, b'b']).domain, "");
+        assert_eq!(lease(&[15, 4, b'a', b'.', b'b', 0]).domain, "a.b");
+    }
+
+    /// RFC 2131, 4.4.1, and RFC 1542, 2.1: what a DISCOVER looks like on the wire.
+    #[test]
+    fn discover_is_laid_out_as_the_rfc_says() {
+        let mut frame = [0xee; MAX_FRAME];
+        let length = Message {
+            ask: Ask::Discover,
+            mac: MAC,
+            xid: 0x0102_0304,
+            seconds: 7,
+            broadcast: true,
+            host_name: Some("web-1.example.com"),
+        }
+        .emit(&mut frame)
+        .unwrap();
+        let frame = &frame[..length];
+        assert_eq!(
+            &frame[..12],
+            &[
+                0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x0d, 0x3a, 0x12, 0x34, 0x56
+            ]
+        );
+        let message = &frame[42..];
+        assert_eq!(message.len(), 300);
+        assert_eq!(&message[..12], &[1, 1, 6, 0, 1, 2, 3, 4, 0, 7, 0x80, 0]);
+        assert_eq!(
+            &message[28..44],
+            &[
+                0, 0x0d, 0x3a, 0x12, 0x34, 0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+            ]
+        );
+        assert_eq!(&message[236..243], &[0x63, 0x82, 0x53, 0x63, 53, 1, 1]);
+        let has = |option: &[u8]| message.windows(option.len()).any(|window| window == option);
+        assert!(
+            has(&[12, 5, b'w', b'e', b'b', b'-', b'1']),
+            "the label alone"
+        );
+        assert!(has(&[61, 7, 1, 0x00, 0x0d, 0x3a, 0x12, 0x34, 0x56]));
+        assert!(has(&[55, 14, 1, 3, 6]));
+        assert!(!has(&[50, 4]) && !has(&[54, 4]));
+    }
+
+    #[test]
+    fn checksums_of_a_frame_are_right() {
+        let mut frame = [0; MAX_FRAME];
+        let ask = Ask::Request {
+            address: Ipv4Addr::new(10, 0, 0, 4),
+            server: WIRESERVER,
+        };
+        let message = Message {
+            ask,
+            mac: MAC,
+            xid: 9,
+            seconds: 0,
+            broadcast: false,
+            host_name: None,
+        };
+        let length = message.emit(&mut frame).unwrap();
+        let frame = EthernetFrame::new_checked(&frame[..length]).unwrap();
+        let packet = Ipv4Packet::new_checked(frame.payload()).unwrap();
+        assert!(packet.verify_checksum());
+        let udp = UdpPacket::new_checked(packet.payload()).unwrap();
+        assert!(udp.verify_checksum(&packet.src_addr().into(), &packet.dst_addr().into()));
+        assert_ne!(udp.checksum(), 0);
+    }
+
+    #[test]
+    fn a_host_name_of_any_length_fits() {
+        let label = "x".repeat(63);
+        let mut frame = [0; MAX_FRAME];
+        let message = Message {
+            ask: Ask::Request {
+                address: Ipv4Addr::BROADCAST,
+                server: Ipv4Addr::BROADCAST,
+            },
+            mac: MAC,
+            xid: 0,
+            seconds: 0,
+            broadcast: false,
+            host_name: Some(&label),
+        };
+        assert!(message.emit(&mut frame).is_some());
+    }
+
+    #[test]
+    fn what_is_no_reply_to_a_client_is_ignored() {
+        let good = message(&[53, 1, 2, 255]);
+        assert!(parse(&good, SENDER).is_some());
+        for (at, value) in [(0, 1), (1, 6), (2, 16), (236, 0), (242, 1)] {
+            let mut bad = good.clone();
+            bad[at] = value;
+            assert_eq!(parse(&bad, SENDER), None, "byte {at}");
+        }
+        for length in 0..240 {
+            assert_eq!(parse(&good[..length], SENDER), None);
+        }
+    }
+
+    #[test]
+    fn mutated_replies_never_panic() {
+        let good = message(&[
+            53, 1, 5, 54, 4, 168, 63, 129, 16, 1, 4, 255, 255, 255, 0, 121, 14, 0, 10, 0, 1, 1, 32,
+            168, 63, 129, 16, 10, 0, 1, 1, 119, 6, 3, b'a', b'b', b'c', 0xc0, 0, 52, 1, 3, 255,
+        ]);
+        let mut random = Random::new(5);
+        for _ in 0..20_000 {
+            let mut bytes = good.clone();
+            for _ in 0..1 + random.bits() % 6 {
+                let at = if random.bits() % 2 == 0 { 236 } else { 0 };
+                let at = at + random.bits() as usize % (bytes.len() - at);
+                bytes[at] = random.bits() as u8;
+            }
+            bytes.truncate(random.bits() as usize % (bytes.len() + 1));
+            if let Some(reply) = parse(&bytes, SENDER) {
+                let _ = reply.lease.next_hop(WIRESERVER);
+                let _ = reply.lease.is_primary();
+            }
+        }
+    }
+}

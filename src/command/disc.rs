@@ -1,0 +1,426 @@
+//! The disc reader: a process of its own that finds the provisioning disc and reads it.
+//!
+//! Its own, because a drive may take long or hang, and the network must not wait for it; and because
+//! what it parses comes from outside.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use embedded_io::{Read, Seek};
+use heapless::String;
+use rustix::event::{PollFd, PollFlags};
+use rustix::fd::{AsFd, BorrowedFd};
+
+use super::options::{DiscReader, Options};
+use super::worker;
+use crate::engine::plan::RootView as _;
+use crate::linux::block::{self, Drive, DriveStatus, Media};
+use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
+use crate::linux::module::Modules;
+use crate::linux::process::{self, Fork};
+use crate::linux::root::Root;
+use crate::linux::uevent::Uevents;
+use crate::linux::{clock, files, mount, poll};
+use crate::wire::cmdline::CommandLine;
+use crate::wire::disc::{Disc, DiscFault, Kind};
+use crate::wire::report::clip_format;
+
+/// The provisioning document's place on the disc.
+const DOCUMENT: &str = "ovf-env.xml";
+const DOCUMENT_PATH: &str = "/ovf-env.xml";
+/// A provisioning document with the largest custom data has 90 KiB.
+const MAX_DOCUMENT: usize = 1 << 20;
+/// How long a drive may take to appear: an asynchronous probe of a loaded host.
+const SEARCH: Duration = Duration::from_secs(30);
+/// How long all drives may say that they are empty.
+const EMPTY: Duration = Duration::from_secs(5);
+/// How often a drive is asked again that gave no event.
+const AGAIN: Duration = Duration::from_millis(250);
+/// Where the kernel mounts the disc when it reads it.
+const MOUNT_POINT: &str = "/run/preroot/disc";
+
+/// A reason, for people.
+pub(super) type Reason = String<160>;
+
+/// What became of the search.
+pub(super) enum News {
+    /// The document was read.
+    Found {
+        /// Which device, in which format.
+        source: String<64>,
+        /// The document.
+        document: Vec<u8>,
+    },
+    /// There is no provisioning disc.
+    Absent(Reason),
+    /// There is one, and it cannot be read.
+    Broken(Reason),
+    /// The disc was ejected.
+    Ejected,
+}
+
+/// The reader, seen from the process that started it.
+pub(super) struct Reader {
+    channel: Channel,
+    source: String<64>,
+    document: Vec<u8>,
+    over: bool,
+}
+
+impl Reader {
+    /// Starts the reader.
+    pub(super) fn start(options: &Options) -> rustix::io::Result<Self> {
+        let (ours, theirs) = Channel::pair()?;
+        match process::fork()? {
+            Fork::Child => {
+                drop(ours);
+                work(&theirs, options);
+                process::exit(0)
+            }
+            Fork::Parent(_) => Ok(Reader {
+                channel: ours,
+                source: String::new(),
+                document: Vec::new(),
+                over: false,
+            }),
+        }
+    }
+
+    /// Takes what the reader has sent.
+    pub(super) fn poll(&mut self) -> Option<News> {
+        let mut buffer = [0; MAX_MESSAGE];
+        while !self.over {
+            let message = match self.channel.receive(&mut buffer) {
+                Incoming::Nothing => return None,
+                Incoming::Closed => {
+                    self.over = true;
+                    return Some(News::Broken(reason(format_args!("the disc reader died"))));
+                }
+                Incoming::Message(message) => message,
+            };
+            let (kind, content) = message.split_first().unwrap_or((&0, &[]));
+            let text = core::str::from_utf8(content).unwrap_or("");
+            match kind {
+                b'S' => self.source = clip_format(format_args!("{text}")),
+                b'D' if self.document.len().saturating_add(content.len()) <= MAX_DOCUMENT => {
+                    self.document.extend_from_slice(content);
+                }
+                b'E' => {
+                    return Some(News::Found {
+                        source: self.source.clone(),
+                        document: core::mem::take(&mut self.document),
+                    });
+                }
+                b'A' => return Some(News::Absent(reason(format_args!("{text}")))),
+                b'B' => return Some(News::Broken(reason(format_args!("{text}")))),
+                b'J' => {
+                    self.over = true;
+                    return Some(News::Ejected);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Asks for the disc to be ejected; [`News::Ejected`] tells when it is.
+    pub(super) fn eject(&self) -> bool {
+        self.channel.send(b"J")
+    }
+
+    /// Tells whether there is anything more to be had.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+}
+
+impl AsFd for Reader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
+fn reason(text: fmt::Arguments<'_>) -> Reason {
+    clip_format(text)
+}
+
+/// The reader, from inside.
+fn work(channel: &Channel, options: &Options) {
+    let found = search(channel, options);
+    let drive = match found {
+        Search::Found {
+            source,
+            document,
+            drive,
+        } => {
+            send_text(channel, b'S', &source);
+            for chunk in document.chunks(MAX_MESSAGE - 1) {
+                send(channel, b'D', chunk);
+            }
+            channel.send(b"E");
+            drive
+        }
+        Search::Absent(reason) => {
+            send_text(channel, b'A', &reason);
+            None
+        }
+        Search::Broken(reason) => {
+            send_text(channel, b'B', &reason);
+            None
+        }
+        Search::NobodyAsks => return,
+    };
+    wait_for_eject(channel, drive);
+}
+
+fn wait_for_eject(channel: &Channel, drive: Option<Drive>) {
+    let mut buffer = [0; MAX_MESSAGE];
+    loop {
+        let _ = poll::wait(&mut [PollFd::new(channel, PollFlags::IN)], None);
+        match channel.receive(&mut buffer) {
+            Incoming::Closed => return,
+            Incoming::Message(b"J") => {
+                if let Some(drive) = drive {
+                    // A drive that keeps its disc is no reason to hold anything up.
+                    let _ = drive.eject();
+                }
+                channel.send(b"J");
+                return;
+            }
+            Incoming::Message(_) | Incoming::Nothing => {}
+        }
+    }
+}
+
+fn send(channel: &Channel, kind: u8, content: &[u8]) {
+    let mut message: heapless::Vec<u8, MAX_MESSAGE> = heapless::Vec::new();
+    // Both fit: a chunk is one byte shorter than a message.
+    let _ = message.push(kind);
+    let _ = message.extend_from_slice(content);
+    channel.send(&message);
+}
+
+fn send_text(channel: &Channel, kind: u8, text: &str) {
+    send(channel, kind, text.as_bytes());
+}
+
+enum Search {
+    Found {
+        source: String<64>,
+        document: Vec<u8>,
+        drive: Option<Drive>,
+    },
+    Absent(Reason),
+    Broken(Reason),
+    /// The process that started us is gone.
+    NobodyAsks,
+}
+
+fn search(channel: &Channel, options: &Options) -> Search {
+    if let Some(media) = &options.media {
+        return match read(media, options.disc_reader) {
+            Ok(Some((kind, document))) => Search::Found {
+                source: clip_format(format_args!("{media} ({kind})")),
+                document,
+                drive: None,
+            },
+            Ok(None) => Search::Absent(reason(format_args!("{media} holds no {DOCUMENT}"))),
+            Err(ReadFault::Device) => {
+                Search::Absent(reason(format_args!("{media} cannot be read")))
+            }
+            Err(fault) => Search::Broken(reason(format_args!("{media}: {fault}"))),
+        };
+    }
+    // Events first, then a look at what is there: nothing can slip through between the two.
+    let mut uevents = Uevents::open().ok();
+    let start = clock::monotonic();
+    let deadline = start.saturating_add(SEARCH);
+    let mut empty_since = None;
+    let mut last_fault: Option<Reason> = None;
+    loop {
+        let now = clock::monotonic();
+        let mut drives = 0usize;
+        let mut empty = 0usize;
+        for drive in block::optical_drives() {
+            drives = drives.saturating_add(1);
+            match drive.status() {
+                Ok(DriveStatus::NoDisc | DriveStatus::TrayOpen) => {
+                    empty = empty.saturating_add(1);
+                }
+                // The node may not be there yet, or the drive is still looking.
+                Ok(DriveStatus::NotReady) | Err(_) => {}
+                Ok(DriveStatus::DiscOk | DriveStatus::NoInfo) => {
+                    match read(drive.path(), options.disc_reader) {
+                        Ok(Some((kind, document))) => {
+                            return Search::Found {
+                                source: clip_format(format_args!("{} ({kind})", drive.name())),
+                                document,
+                                drive: Some(drive),
+                            };
+                        }
+                        // Somebody else's disc: as good as none.
+                        Ok(None) => empty = empty.saturating_add(1),
+                        Err(fault) => {
+                            last_fault = Some(reason(format_args!("{}: {fault}", drive.name())));
+                        }
+                    }
+                }
+            }
+        }
+        empty_since = match empty_since {
+            _ if drives == 0 || empty < drives => None,
+            None => Some(now),
+            since => since,
+        };
+        if empty_since.is_some_and(|since| now >= since.saturating_add(EMPTY)) {
+            return Search::Absent(reason(format_args!(
+                "{drives} optical drive(s), none with a provisioning disc"
+            )));
+        }
+        // A damaged disc does not mend; a device that gave an error may only have needed a while.
+        if now >= deadline || (last_fault.is_some() && now >= start.saturating_add(EMPTY)) {
+            return match last_fault {
+                Some(fault) => Search::Broken(fault),
+                None if drives == 0 => Search::Absent(reason(format_args!(
+                    "no optical drive appeared within {} s",
+                    SEARCH.as_secs()
+                ))),
+                None => Search::Absent(reason(format_args!("no disc became ready"))),
+            };
+        }
+        if !wait_for_news(channel, uevents.as_mut()) {
+            return Search::NobodyAsks;
+        }
+    }
+}
+
+/// Waits for an event or a while; tells whether anybody still wants to know.
+fn wait_for_news(channel: &Channel, uevents: Option<&mut Uevents>) -> bool {
+    let mut fds: heapless::Vec<PollFd<'_>, 2> = heapless::Vec::new();
+    let _ = fds.push(PollFd::new(channel, PollFlags::IN));
+    if let Some(uevents) = &uevents {
+        let _ = fds.push(PollFd::new(*uevents, PollFlags::IN));
+    }
+    let _ = poll::wait(&mut fds, Some(AGAIN));
+    drop(fds);
+    if let Some(uevents) = uevents {
+        let mut buffer = [0; 8192];
+        while let Ok(Some(_)) = uevents.next(&mut buffer) {}
+    }
+    let mut buffer = [0; MAX_MESSAGE];
+    channel.receive(&mut buffer) != Incoming::Closed
+}
+
+/// Why a disc was not read.
+enum ReadFault {
+    /// The device gave an error, or cannot be opened.
+    Device,
+    /// The format is damaged or not supported.
+    Format(DiscFault),
+    /// The kernel could not mount it either.
+    Kernel(mount::MountFault),
+    /// The document is larger than any that Azure makes.
+    TooLarge,
+}
+
+impl fmt::Display for ReadFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadFault::Device => f.write_str("the device cannot be read"),
+            ReadFault::Format(fault) => fault.fmt(f),
+            ReadFault::Kernel(fault) => fault.fmt(f),
+            ReadFault::TooLarge => write!(f, "{DOCUMENT} is larger than {MAX_DOCUMENT} bytes"),
+        }
+    }
+}
+
+/// In which way a disc was read.
+enum Way {
+    Own(Kind),
+    Kernel,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Way::Own(kind) => kind.fmt(f),
+            Way::Kernel => f.write_str("mounted by the kernel"),
+        }
+    }
+}
+
+/// Reads the document from a device; `None` if the disc is not a provisioning disc.
+fn read(device: &str, reader: DiscReader) -> Result<Option<(Way, Vec<u8>)>, ReadFault> {
+    let own = match reader {
+        DiscReader::Kernel => None,
+        DiscReader::Auto | DiscReader::Own => {
+            let media = Media::open(device).map_err(|_| ReadFault::Device)?;
+            Some(read_own(media))
+        }
+    };
+    match own {
+        Some(Err(ReadFault::Format(fault))) if reader == DiscReader::Auto => {
+            // The kernel may know a format that we do not; if it does not, ours is the better message.
+            read_by_kernel(device).map_err(|_| ReadFault::Format(fault))
+        }
+        Some(result) => result,
+        None => read_by_kernel(device),
+    }
+}
+
+fn read_own(media: impl Read + Seek) -> Result<Option<(Way, Vec<u8>)>, ReadFault> {
+    let mut disc = match Disc::open(media) {
+        Ok(disc) => disc,
+        Err(DiscFault::Device { .. }) => return Err(ReadFault::Device),
+        Err(fault) => return Err(ReadFault::Format(fault)),
+    };
+    let length = match disc.file_length(DOCUMENT) {
+        Ok(length) => length,
+        Err(DiscFault::NotFound) => return Ok(None),
+        Err(DiscFault::Device { .. }) => return Err(ReadFault::Device),
+        Err(fault) => return Err(ReadFault::Format(fault)),
+    };
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    if length > MAX_DOCUMENT {
+        return Err(ReadFault::TooLarge);
+    }
+    let mut document = alloc::vec![0; length];
+    let length = match disc.read_file(DOCUMENT, &mut document) {
+        Ok(length) => length,
+        Err(DiscFault::Device { .. }) => return Err(ReadFault::Device),
+        Err(fault) => return Err(ReadFault::Format(fault)),
+    };
+    document.truncate(length);
+    Ok(is_provisioning(&document).then_some((Way::Own(disc.kind()), document)))
+}
+
+fn read_by_kernel(device: &str) -> Result<Option<(Way, Vec<u8>)>, ReadFault> {
+    if let Some(mut modules) = Modules::open_running(CommandLine::new(b"")) {
+        for name in ["udf", "isofs"] {
+            // What is missing or built in, the mount will tell.
+            let _ = modules.load(name);
+        }
+    }
+    files::make_directory(worker::RUN_DIRECTORY);
+    mount::mount_disc(device, MOUNT_POINT).map_err(ReadFault::Kernel)?;
+    let document = Root::open(MOUNT_POINT)
+        .ok()
+        .map(|root| root.read(DOCUMENT_PATH, MAX_DOCUMENT));
+    // A disc that stays mounted cannot be ejected, which costs a second and nothing else.
+    let _ = mount::unmount(MOUNT_POINT);
+    files::remove_directory(MOUNT_POINT);
+    match document {
+        Some(Ok(Some(document))) => {
+            Ok(is_provisioning(&document).then_some((Way::Kernel, document)))
+        }
+        Some(Ok(None)) => Ok(None),
+        Some(Err(_)) | None => Err(ReadFault::Device),
+    }
+}
+
+/// Tells a provisioning document from another file of that name.
+fn is_provisioning(document: &[u8]) -> bool {
+    let word = b"ProvisioningSection";
+    document.windows(word.len()).any(|window| window == word)
+}

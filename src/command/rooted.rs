@@ -1,0 +1,295 @@
+//! The real root: waiting for it, looking at it, making it what the identity says.
+
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use rustix::fd::BorrowedFd;
+use zeroize::Zeroizing;
+
+use super::options::Options;
+use crate::engine::identity::Identity;
+use crate::engine::plan::{self, Action, Change, Context, Plan, PlanFault, RootFault};
+use crate::linux::clock;
+use crate::linux::log::{Level, Log};
+use crate::linux::mount::{self, Mounts};
+use crate::linux::root::Root;
+use crate::wire::timestamp;
+use crate::wire::vmid::VmId;
+
+/// Where the two families of initramfs mount the real root.
+const USUAL: [&str; 2] = ["/sysroot", "/new_root"];
+/// How long these are waited for.
+const USUAL_WAIT: Duration = Duration::from_secs(90);
+
+/// The real root, still awaited or here.
+pub(super) struct Rooted {
+    places: heapless::Vec<String, 2>,
+    mounts: Option<Mounts>,
+    until: Duration,
+    state: State,
+}
+
+enum State {
+    Awaited,
+    Here {
+        root: Root,
+        path: String,
+        made_writable: bool,
+    },
+    Missed,
+}
+
+/// What the markers on a root say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Marked {
+    /// Another machine's root, or nobody's yet.
+    No,
+    /// It has this machine's identity; the platform was not told.
+    Configured,
+    /// It has this machine's identity, and the platform knows.
+    Reported,
+}
+
+/// What became of a plan.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    /// Files and directories that were written.
+    pub(super) written: u32,
+    /// Those that were right already.
+    pub(super) unchanged: u32,
+}
+
+/// Why a root is not what it should be.
+pub(super) enum RootedFault {
+    /// No plan could be made.
+    Plan(PlanFault),
+    /// A change could not be made.
+    Apply(String, RootFault),
+    /// The root is mounted read-only and cannot be made writable.
+    ReadOnly,
+}
+
+impl fmt::Display for RootedFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RootedFault::Plan(fault) => fault.fmt(f),
+            RootedFault::Apply(path, fault) => write!(f, "{path}: {fault}"),
+            RootedFault::ReadOnly => f.write_str("the root cannot be made writable"),
+        }
+    }
+}
+
+impl Rooted {
+    /// Begins to wait for the root.
+    pub(super) fn new(options: &Options, now: Duration) -> Self {
+        let mut places = heapless::Vec::new();
+        // Room for two, and there are no more than two.
+        match &options.root {
+            Some(root) => {
+                let _ = places.push(root.to_string());
+            }
+            None => places.extend(USUAL.map(String::from)),
+        }
+        let default = if options.root.is_some() {
+            Duration::ZERO
+        } else {
+            USUAL_WAIT
+        };
+        let wait = options.wait_root.unwrap_or(default);
+        Rooted {
+            places,
+            mounts: if wait.is_zero() {
+                None
+            } else {
+                Mounts::open().ok()
+            },
+            until: now.saturating_add(wait),
+            state: State::Awaited,
+        }
+    }
+
+    /// Looks whether the root has come; tells so once.
+    pub(super) fn poll(&mut self, now: Duration) -> bool {
+        if !matches!(self.state, State::Awaited) {
+            return false;
+        }
+        for path in &self.places {
+            let here = match &self.mounts {
+                None => true,
+                Some(mounts) => mounts.is_mount_point(path).unwrap_or(false),
+            };
+            if here && let Ok(root) = Root::open(path) {
+                self.state = State::Here {
+                    root,
+                    path: path.clone(),
+                    made_writable: false,
+                };
+                return true;
+            }
+        }
+        if now >= self.until {
+            self.state = State::Missed;
+        }
+        false
+    }
+
+    /// Tells whether the root did not come in time.
+    pub(super) fn is_missed(&self) -> bool {
+        matches!(self.state, State::Missed)
+    }
+
+    /// Returns when the root is given up, while it is awaited.
+    pub(super) fn awaited_until(&self) -> Option<Duration> {
+        matches!(self.state, State::Awaited).then_some(self.until)
+    }
+
+    /// Returns what tells that mounts have changed, while the root is awaited.
+    pub(super) fn wait_on(&self) -> Option<BorrowedFd<'_>> {
+        use rustix::fd::AsFd as _;
+        self.awaited_until()?;
+        self.mounts.as_ref().map(|mounts| mounts.as_fd())
+    }
+
+    /// Returns the places where the root is awaited.
+    pub(super) fn places(&self) -> &[String] {
+        &self.places
+    }
+
+    fn root(&self) -> Option<&Root> {
+        match &self.state {
+            State::Here { root, .. } => Some(root),
+            State::Awaited | State::Missed => None,
+        }
+    }
+
+    /// Reads what the markers say; an unreadable marker says nothing.
+    pub(super) fn marked(&self, vm_id: VmId) -> Marked {
+        let Some(root) = self.root() else {
+            return Marked::No;
+        };
+        let is_ours = |id: Result<Option<String>, PlanFault>| {
+            id.ok()
+                .flatten()
+                .and_then(|id| VmId::parse(&id))
+                .is_some_and(|id| id.same_machine(vm_id))
+        };
+        if !is_ours(plan::configured_for(root)) {
+            Marked::No
+        } else if is_ours(plan::reported_for(root)) {
+            Marked::Reported
+        } else {
+            Marked::Configured
+        }
+    }
+
+    /// Computes what is to be changed.
+    pub(super) fn plan(
+        &self,
+        identity: &Identity,
+        options: &Options,
+        vm_id: VmId,
+    ) -> Result<Plan, RootedFault> {
+        let Some(root) = self.root() else {
+            return Err(RootedFault::ReadOnly);
+        };
+        let mut salt = [0; 16];
+        if clock::random_secret(&mut salt).is_err() {
+            return Err(RootedFault::Plan(PlanFault::Hash));
+        }
+        let context = Context {
+            vm_id: &vm_id.to_string(),
+            today_days: timestamp::days(clock::unix_seconds()),
+            salt,
+            steps: options.steps,
+        };
+        plan::plan(identity, root, &context).map_err(RootedFault::Plan)
+    }
+
+    /// Makes the changes and brings them to the disk.
+    pub(super) fn apply(&mut self, plan: &Plan, log: &Log) -> Result<Counts, RootedFault> {
+        self.make_writable(log)?;
+        let Some(root) = self.root() else {
+            return Err(RootedFault::ReadOnly);
+        };
+        let applied = root.apply(plan).map_err(|(index, fault)| {
+            let path = plan.changes.get(index).map(|change| change.path.clone());
+            RootedFault::Apply(path.unwrap_or_default(), fault)
+        })?;
+        // The platform may take the machine down as soon as it knows.
+        root.sync()
+            .map_err(|fault| RootedFault::Apply(String::from("/"), fault))?;
+        Ok(Counts {
+            written: applied.written,
+            unchanged: applied.unchanged,
+        })
+    }
+
+    /// Notes on the root that the platform knows.
+    pub(super) fn mark_reported(&mut self, vm_id: VmId, log: &Log) -> Result<(), RootedFault> {
+        self.make_writable(log)?;
+        let Some(root) = self.root() else {
+            return Err(RootedFault::ReadOnly);
+        };
+        let plan = plan::reported(&vm_id.to_string());
+        root.apply(&plan)
+            .map_err(|(_, fault)| RootedFault::Apply(String::new(), fault))?;
+        Ok(())
+    }
+
+    /// Leaves a file for root alone on the root, if it can be written.
+    pub(super) fn leave(&mut self, path: &str, content: Vec<u8>) {
+        if let Some(root) = self.root() {
+            let change = Change {
+                path: String::from(path),
+                trusted: path.len(),
+                owner: (0, 0),
+                mode: 0o600,
+                action: Action::Write(Zeroizing::new(content)),
+                purpose: String::new(),
+            };
+            let plan = Plan {
+                changes: alloc::vec![change],
+                notes: Vec::new(),
+            };
+            // A copy for people; nobody counts on it.
+            let _ = root.apply(&plan);
+        }
+    }
+
+    fn make_writable(&mut self, log: &Log) -> Result<(), RootedFault> {
+        if let State::Here {
+            path,
+            made_writable,
+            ..
+        } = &mut self.state
+            && mount::is_read_only(path)
+        {
+            if mount::remount(path, true).is_err() {
+                return Err(RootedFault::ReadOnly);
+            }
+            *made_writable = true;
+            log.line(Level::Info, format_args!("root remounted writable for now"));
+        }
+        Ok(())
+    }
+
+    /// Leaves the root as it was mounted: whoever mounted it read-only may want to check it.
+    pub(super) fn restore(&mut self, log: &Log) {
+        if let State::Here {
+            path,
+            made_writable: writable @ true,
+            ..
+        } = &mut self.state
+        {
+            *writable = false;
+            if mount::remount(path, false).is_err() {
+                log.line(
+                    Level::Warning,
+                    format_args!("root stays writable: it is in use"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! The way to the platform: links, leases, one connection, the WireServer.
+
+use core::fmt;
+use core::time::Duration;
+
+use heapless::{String, Vec};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+
+use super::options::Options;
+use crate::engine::backoff::Random;
+use crate::engine::exchange::Endpoint;
+use crate::engine::network::{MAX_NICS, Network};
+use crate::engine::transport::{self, Transport};
+use crate::engine::wireserver::{Outcome, Wireserver};
+use crate::linux::clock;
+use crate::linux::link::{self, LinkState, Links};
+use crate::linux::log::{Level, Log};
+use crate::linux::memory::Buffers;
+use crate::linux::module::Modules;
+use crate::linux::port::Port;
+use crate::wire::cmdline::CommandLine;
+use crate::wire::health::Health;
+use crate::wire::report::{Report, clip_format};
+
+/// The driver of Hyper-V's synthetic interfaces. A virtual function has the same hardware address
+/// and another driver: it is never used, because the host moves the traffic as it likes.
+const SYNTHETIC: &str = "hv_netvsc";
+
+/// The way to the platform.
+pub(super) struct Uplink {
+    nic: Option<String<16>>,
+    links: Option<Links>,
+    /// The interfaces that we set up, and shall set down again.
+    raised: Vec<(u32, [u8; 6]), MAX_NICS>,
+    network: Network<Port>,
+    transport: Option<Transport<'static, Port>>,
+    wireserver: Option<Wireserver<'static>>,
+    /// The memory that the next two stages take.
+    frames: Option<&'static mut transport::Buffers>,
+    sockets: Option<&'static mut transport::Storage>,
+    response: Option<&'static mut [u8]>,
+    started: Duration,
+    leased: Duration,
+    asked: Duration,
+    told_faults: u32,
+    told_goal_state: bool,
+}
+
+impl Uplink {
+    /// Prepares the way; nothing is sent yet.
+    pub(super) fn new(options: &Options, buffers: &'static mut Buffers, now: Duration) -> Self {
+        let Buffers {
+            transport,
+            sockets,
+            response,
+        } = buffers;
+        Uplink {
+            nic: options.nic.clone(),
+            links: None,
+            raised: Vec::new(),
+            network: Network::new(),
+            transport: None,
+            wireserver: None,
+            frames: Some(transport),
+            sockets: Some(sockets),
+            response: Some(response),
+            started: now,
+            leased: now,
+            asked: now,
+            told_faults: 0,
+            told_goal_state: false,
+        }
+    }
+
+    /// Begins to look for interfaces.
+    pub(super) fn open(&mut self, log: &Log) -> rustix::io::Result<()> {
+        let mut links = Links::open()?;
+        links.dump()?;
+        self.links = Some(links);
+        let _ = log;
+        Ok(())
+    }
+
+    /// Moves everything on that can be moved; returns what became of the report.
+    pub(super) fn poll(
+        &mut self,
+        now: Duration,
+        host_name: Option<&str>,
+        health: Option<Health<'_>>,
+        log: &Log,
+        report: &mut Report,
+        start: Duration,
+    ) -> Option<Outcome> {
+        self.watch_links(now, log, report, start);
+        if self.transport.is_none() {
+            self.seek_lease(now, host_name, log, report, start);
+        }
+        let transport = self.transport.as_mut()?;
+        let wireserver = self.wireserver.as_mut()?;
+        let mut outcome = None;
+        transport.poll(now, |connection| {
+            outcome = wireserver.poll(now, connection, health)
+        });
+
+        if let Some((fault, count)) = wireserver.fault()
+            && count != self.told_faults
+        {
+            self.told_faults = count;
+            let wait = wireserver.wait_until().saturating_sub(now);
+            log.line(
+                Level::Warning,
+                format_args!("wireserver: {fault}; next try in {} ms", wait.as_millis()),
+            );
+        }
+        if let Some(at) = wireserver.goal_state_at()
+            && !self.told_goal_state
+        {
+            self.told_goal_state = true;
+            report.phase(
+                "goalstate",
+                self.leased.saturating_sub(start),
+                at.saturating_sub(start),
+                format_args!("{}", report_wireserver(report)),
+            );
+        }
+        if health.is_some() && self.asked == self.started {
+            self.asked = now;
+        }
+        outcome
+    }
+
+    /// Returns when the report was asked for.
+    pub(super) fn asked(&self) -> Duration {
+        self.asked
+    }
+
+    /// Tells what is awaited.
+    pub(super) fn awaited(&self) -> Awaited<'_> {
+        if self.transport.is_some() {
+            Awaited::Wireserver
+        } else if self.network.is_empty() {
+            Awaited::Interface(self.nic.as_deref())
+        } else {
+            Awaited::Lease {
+                discovers: self.network.discovers(),
+            }
+        }
+    }
+
+    /// Adds what is to be waited on.
+    pub(super) fn wait_on<'s>(&'s self, fds: &mut Vec<PollFd<'s>, 16>) {
+        // There is room for all: eight interfaces and three more.
+        if let Some(links) = &self.links {
+            let _ = fds.push(PollFd::new(links, PollFlags::IN));
+        }
+        for port in self.network.links() {
+            let _ = fds.push(PollFd::new(port, PollFlags::IN));
+        }
+        if let Some(transport) = &self.transport {
+            let _ = fds.push(PollFd::new(transport.link(), PollFlags::IN));
+        }
+    }
+
+    /// Returns when [`Uplink::poll`] has something to do without an event.
+    pub(super) fn due(&mut self, now: Duration, reporting: bool) -> Option<Duration> {
+        let transport = self
+            .transport
+            .as_mut()
+            .and_then(|transport| transport.due(now));
+        let network = if self.transport.is_none() {
+            self.network.due()
+        } else {
+            None
+        };
+        let wireserver = self
+            .wireserver
+            .as_ref()
+            .filter(|wireserver| reporting || wireserver.goal_state_at().is_none())
+            .and_then(Wireserver::due);
+        [transport, network, wireserver].into_iter().flatten().min()
+    }
+
+    /// Gives the interfaces back: down, without addresses, with their own names.
+    pub(super) fn release(&mut self) {
+        if let Some(links) = &mut self.links {
+            for (index, _) in &self.raised {
+                // One that is gone needs nothing.
+                let _ = links.set_down(*index);
+            }
+        }
+        self.raised.clear();
+    }
+
+    fn watch_links(&mut self, now: Duration, log: &Log, report: &mut Report, start: Duration) {
+        while let Some(links) = &mut self.links {
+            match links.next() {
+                Ok(Some(state)) => self.link_changed(&state, now, log, report, start),
+                Ok(None) => return,
+                Err(error) => {
+                    log.line(
+                        Level::Warning,
+                        format_args!("rtnetlink: error {}", error.raw_os_error()),
+                    );
+                    return;
+                }
+            }
+        }
+    }
+
+    fn link_changed(
+        &mut self,
+        state: &LinkState,
+        now: Duration,
+        log: &Log,
+        report: &mut Report,
+        start: Duration,
+    ) {
+        if state.removed {
+            self.network.remove(state.mac);
+            self.raised.retain(|(index, _)| *index != state.index);
+            return;
+        }
+        if self.raised.iter().any(|(index, _)| *index == state.index) {
+            if state.carrier {
+                self.network.link_up(state.mac, now);
+            }
+            return;
+        }
+        if self.transport.is_some() || !self.is_candidate(state) {
+            return;
+        }
+        match self.raise(state, now) {
+            Ok(()) => report.phase(
+                "nic",
+                self.started.saturating_sub(start),
+                now.saturating_sub(start),
+                format_args!("{}", state.name),
+            ),
+            Err(error) => log.line(
+                Level::Error,
+                format_args!(
+                    "nic: cannot use {}: error {}",
+                    state.name,
+                    error.raw_os_error()
+                ),
+            ),
+        }
+    }
+
+    fn is_candidate(&self, state: &LinkState) -> bool {
+        match &self.nic {
+            Some(name) => state.name == *name,
+            None => {
+                state.ethernet
+                    && link::driver(&state.name).is_some_and(|driver| driver == SYNTHETIC)
+            }
+        }
+    }
+
+    fn raise(&mut self, state: &LinkState, now: Duration) -> rustix::io::Result<()> {
+        if let Some(links) = &mut self.links {
+            links.set_up(state.index)?;
+        }
+        // It counts as ours even if the rest fails, so that it is set down again.
+        let _ = self.raised.push((state.index, state.mac));
+        let port = match Port::open(state.index, state.name.clone(), state.mac) {
+            Err(Errno::AFNOSUPPORT) => {
+                if let Some(mut modules) = Modules::open_running(CommandLine::new(b"")) {
+                    let _ = modules.load("af_packet");
+                }
+                Port::open(state.index, state.name.clone(), state.mac)
+            }
+            result => result,
+        }?;
+        // Azure attaches no more interfaces than there is room for.
+        let _ = self.network.add(port, random(), now);
+        Ok(())
+    }
+
+    fn seek_lease(
+        &mut self,
+        now: Duration,
+        host_name: Option<&str>,
+        log: &Log,
+        report: &mut Report,
+        start: Duration,
+    ) {
+        let Some(frames) = self.frames.as_mut() else {
+            return;
+        };
+        let Some(chosen) = self.network.poll(now, &mut frames.frames, host_name) else {
+            return;
+        };
+        let (Some(frames), Some(sockets), Some(response)) = (
+            self.frames.take(),
+            self.sockets.take(),
+            self.response.take(),
+        ) else {
+            return;
+        };
+        let lease = &chosen.lease;
+        let wireserver = lease.wireserver();
+        self.leased = now;
+        log.line(
+            Level::Info,
+            format_args!(
+                "dhcp ok nic={} ip={lease} server={} wireserver={wireserver} ms={}",
+                chosen.link.name,
+                lease.server,
+                now.saturating_sub(self.started).as_millis()
+            ),
+        );
+        report.phase(
+            "dhcp",
+            self.started.saturating_sub(start),
+            now.saturating_sub(start),
+            format_args!("{lease} after {} discover(s)", chosen.discovers),
+        );
+        report.interface = chosen.link.name.clone();
+        report.address = clip_format(format_args!("{lease}"));
+        if let Some(router) = lease.next_hop(wireserver) {
+            report.router = clip_format(format_args!("{router}"));
+        }
+        report.wireserver = clip_format(format_args!("{wireserver}"));
+        self.transport = Some(Transport::new(
+            chosen.link,
+            lease,
+            chosen.neighbour,
+            random(),
+            now,
+            frames,
+            sockets,
+        ));
+        let endpoint = Endpoint {
+            address: wireserver,
+            port: 80,
+        };
+        self.wireserver = Some(Wireserver::new(endpoint, random(), response));
+    }
+}
+
+fn report_wireserver(report: &Report) -> String<16> {
+    report.wireserver.clone()
+}
+
+fn random() -> Random {
+    let mut seed = [0; 8];
+    clock::random(&mut seed);
+    Random::new(u64::from_ne_bytes(seed))
+}
+
+/// What an uplink is waiting for.
+pub(super) enum Awaited<'a> {
+    /// A suitable interface.
+    Interface(Option<&'a str>),
+    /// A lease.
+    Lease { discovers: u32 },
+    /// The WireServer.
+    Wireserver,
+}
+
+impl fmt::Display for Awaited<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Awaited::Interface(None) => write!(f, "an interface of driver {SYNTHETIC}"),
+            Awaited::Interface(Some(name)) => write!(f, "interface {name}"),
+            Awaited::Lease { discovers } => {
+                write!(f, "an answer of a DHCP server, after {discovers} tries")
+            }
+            Awaited::Wireserver => f.write_str("the WireServer"),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The large buffers: in .bss, where a page that is never touched costs nothing.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use smoltcp::iface::SocketStorage;
+
+use crate::engine::transport;
+
+/// The largest HTTP response that is read.
+pub const MAX_RESPONSE: usize = 64 * 1024;
+
+/// The buffers of a conversation over the network.
+pub struct Buffers {
+    /// Frames and the TCP connection.
+    pub transport: transport::Buffers,
+    /// The set of sockets.
+    pub sockets: transport::Storage,
+    /// One HTTP response.
+    pub response: [u8; MAX_RESPONSE],
+}
+
+static TAKEN: AtomicBool = AtomicBool::new(false);
+static mut BUFFERS: Buffers = Buffers {
+    transport: transport::Buffers::new(),
+    sockets: [SocketStorage::EMPTY],
+    response: [0; MAX_RESPONSE],
+};
+
+/// Hands out the buffers; `None` the second time.
+pub fn take_buffers() -> Option<&'static mut Buffers> {
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return None;
+    }
+    // SAFETY: only this line names the static, and the swap lets it run once.
+    Some(unsafe { &mut *(&raw mut BUFFERS) })
+}
