@@ -49,10 +49,14 @@ pub(super) struct Uplink {
 
 impl Uplink {
     /// Prepares the way; nothing is sent yet.
-    pub(super) fn new(options: &Options, buffers: &'static mut Buffers, now: Duration) -> Self {
+    pub(super) fn new(
+        options: &Options,
+        buffers: &'static mut Buffers,
+        sockets: &'static mut transport::Storage,
+        now: Duration,
+    ) -> Self {
         let Buffers {
             transport,
-            sockets,
             response,
         } = buffers;
         Uplink {

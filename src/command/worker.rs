@@ -96,7 +96,7 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) -> E
         );
         return Exit::Failed;
     };
-    let Some(buffers) = memory::take_buffers() else {
+    let Some((buffers, sockets)) = memory::take_buffers() else {
         return Exit::Failed;
     };
     let mut worker = Worker {
@@ -110,7 +110,7 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) -> E
             started_us: u64::try_from(start.as_micros()).unwrap_or(0),
             ..Report::default()
         },
-        uplink: Uplink::new(options, buffers, start),
+        uplink: Uplink::new(options, buffers, sockets, start),
         rooted: Rooted::new(options, start),
         disc: Disc::Over,
         identity: None,

@@ -13,8 +13,6 @@ pub const MAX_RESPONSE: usize = 64 * 1024;
 pub struct Buffers {
     /// Frames and the TCP connection.
     pub transport: transport::Buffers,
-    /// The set of sockets.
-    pub sockets: transport::Storage,
     /// One HTTP response.
     pub response: [u8; MAX_RESPONSE],
 }
@@ -26,11 +24,17 @@ static mut BUFFERS: Buffers = Buffers {
     response: [0; MAX_RESPONSE],
 };
 
+/// Apart from the buffers: an empty place is not all zeros, and would take them out of .bss.
+static mut SOCKETS: transport::Storage = [SocketStorage::EMPTY];
+
 /// Hands out the buffers; `None` the second time.
-pub fn take_buffers() -> Option<&'static mut Buffers> {
+pub fn take_buffers() -> Option<(&'static mut Buffers, &'static mut transport::Storage)> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return None;
     }
     // SAFETY: only this line names the static, and the swap lets it run once.
-    Some(unsafe { &mut *(&raw mut BUFFERS) })
+    let buffers = unsafe { &mut *(&raw mut BUFFERS) };
+    // SAFETY: as above.
+    let sockets = unsafe { &mut *(&raw mut SOCKETS) };
+    Some((buffers, sockets))
 }
