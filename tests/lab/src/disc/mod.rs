@@ -6,6 +6,7 @@
 //! with it agrees with the documents. What the documents leave open, options choose: how files are
 //! cut into extents, how extents are described, what is stored inside its own entry.
 
+mod ecma167;
 mod image;
 mod iso9660;
 pub mod ovf;
