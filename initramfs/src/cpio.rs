@@ -111,7 +111,7 @@ fn header(
     for field in [
         inode, mode, 0, 0, links, 0, size, 0, 0, major, minor, length, 0,
     ] {
-        archive.extend_from_slice(format!("{field:08x}").as_bytes());
+        archive.extend_from_slice(format!("{field:08X}").as_bytes());
     }
     archive.extend_from_slice(name.as_bytes());
     archive.push(0);
@@ -122,7 +122,7 @@ fn pad(archive: &mut Vec<u8>, to: usize) {
     archive.resize(archive.len().next_multiple_of(to), 0);
 }
 
-/// Reads an archive that [`write`] could have made, for those who check an image.
+/// Reads an archive that [`write()`] could have made, for those who check an image.
 pub fn read(archive: &[u8]) -> Result<Vec<Entry>, Fault> {
     let mut entries = Vec::new();
     let mut position = 0_usize;
@@ -205,9 +205,9 @@ mod tests {
     #[test]
     fn header_has_the_bytes_of_the_kernels_document() {
         let archive = write(&sample()[2..3]).unwrap();
-        // As `printf init | cpio -o -H newc -R 0:0` writes it, with the time and the inode set by hand.
-        let expected = b"07070100000001000081ed0000000000000000000000010000000000000\
-            00a000000000000000000000000000000000000000500000000init\0\0#!/bin/sh\n\0\0";
+        // What `cpio -o -H newc -R 0:0` writes, but for its inode, time and device.
+        let expected = b"07070100000001000081ED0000000000000000000000010000000000000\
+            00A000000000000000000000000000000000000000500000000init\0\0#!/bin/sh\n\0\0";
         assert_eq!(&archive[..expected.len()], expected);
         assert_eq!(archive.len() % BLOCK, 0);
     }
