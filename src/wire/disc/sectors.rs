@@ -123,7 +123,7 @@ impl<D: Read + Seek> Sectors<D> {
             } else {
                 // To the end of the sector when a large read follows, else all that one view can show.
                 let reach = if whole >= WINDOW {
-                    SECTOR as usize
+                    SECTOR_BYTES
                 } else {
                     LARGEST_VIEW
                 };
@@ -194,4 +194,106 @@ fn transfer<D: Read + Seek>(
         }
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+    use std::vec::Vec;
+
+    use embedded_io::ErrorType;
+
+    use super::super::testing::{Drive, Random};
+    use super::*;
+
+    fn numbered(length: usize) -> Vec<u8> {
+        (0_u32..).flat_map(u32::to_le_bytes).take(length).collect()
+    }
+
+    #[test]
+    fn bytes_come_from_where_they_are_whatever_the_stretch() {
+        let image = numbered(40 * 2048);
+        let mut sectors = Sectors::new(Drive::new(&image));
+        let mut random = Random::new();
+        for _ in 0..500 {
+            sectors.begin();
+            let from = random.below(image.len());
+            let length = random.below(image.len() - from + 1);
+            let mut out = vec![0; length];
+            sectors.read(from as u64, &mut out).unwrap();
+            assert_eq!(out, image[from..from + length], "{from} + {length}");
+            let length = length.min(LARGEST_VIEW);
+            assert_eq!(
+                sectors.view(from as u64, length).unwrap(),
+                &image[from..from + length]
+            );
+        }
+    }
+
+    #[test]
+    fn what_lies_beyond_the_end_is_short_and_not_empty() {
+        let image = numbered(3 * 2048);
+        let mut sectors = Sectors::new(Drive::new(&image));
+        assert_eq!(
+            sectors.view(3 * 2048 - 1, 2),
+            Err(DiscFault::Short { sector: 2 })
+        );
+        assert_eq!(
+            sectors.view(1 << 50, 1),
+            Err(DiscFault::Short { sector: u32::MAX })
+        );
+        let fault = sectors.read(0, &mut vec![0; 20 * 2048]);
+        assert_eq!(fault, Err(DiscFault::Short { sector: 3 }));
+    }
+
+    #[test]
+    fn one_operation_takes_a_bounded_number_of_transfers() {
+        let image = numbered(100 * 2048);
+        let mut sectors = Sectors::new(Drive::new(&image));
+        let mut far = (0..).map(|n: u64| (n % 3) * 40 * 2048);
+        let tangle = far.find_map(|offset| sectors.view(offset, 1).err());
+        let structure = Structure::Tangle;
+        assert!(
+            matches!(tangle, Some(DiscFault::Damaged { structure: found, .. }) if found == structure)
+        );
+        sectors.begin();
+        assert_eq!(sectors.view(50 * 2048, 1).map(<[u8]>::len), Ok(1));
+    }
+
+    /// A drive that a signal interrupts before every transfer, so many times.
+    struct Interrupted<'a>(Drive<'a>, u32, u32);
+
+    impl ErrorType for Interrupted<'_> {
+        type Error = ErrorKind;
+    }
+
+    impl Read for Interrupted<'_> {
+        fn read(&mut self, out: &mut [u8]) -> Result<usize, ErrorKind> {
+            if self.2 == 0 {
+                self.2 = self.1;
+                return self.0.read(out);
+            }
+            self.2 -= 1;
+            Err(ErrorKind::Interrupted)
+        }
+    }
+
+    impl Seek for Interrupted<'_> {
+        fn seek(&mut self, to: SeekFrom) -> Result<u64, ErrorKind> {
+            self.0.seek(to)
+        }
+    }
+
+    #[test]
+    fn interrupted_read_is_taken_up_again_but_not_for_ever() {
+        let image = numbered(20 * 2048);
+        let mut sectors = Sectors::new(Interrupted(Drive::new(&image), 3, 3));
+        assert_eq!(sectors.view(5, 2), Ok(&image[5..7]));
+        let mut sectors = Sectors::new(Interrupted(Drive::new(&image), u32::MAX, u32::MAX));
+        let fault = DiscFault::Device {
+            sector: 0,
+            kind: ErrorKind::Interrupted,
+        };
+        assert_eq!(sectors.view(5, 2), Err(fault));
+    }
 }
