@@ -20,7 +20,6 @@ pub struct Buffers {
 static TAKEN: AtomicBool = AtomicBool::new(false);
 static mut BUFFERS: Buffers = Buffers {
     transport: transport::Buffers::new(),
-    sockets: [SocketStorage::EMPTY],
     response: [0; MAX_RESPONSE],
 };
 

@@ -105,18 +105,14 @@ impl<D: Read + Seek> Disc<D> {
     /// `path` counts from the root, with `/` between names. A name matches as it is spelled, else
     /// whatever the case of its ASCII letters. Links are not followed.
     pub fn read_file(&mut self, path: &str, out: &mut [u8]) -> Result<usize, DiscFault> {
-        self.on_either_side(|sectors, volume| match volume {
-            Volume::Udf(udf) => udf.read_file(sectors, path, out),
-            Volume::Iso9660(iso) => iso.read_file(sectors, path, out),
-        })
+        let length = self.file(path, Some(out))?;
+        // It fits in `out`, or it would have been refused.
+        usize::try_from(length).map_err(|_| DiscFault::Full { needed: length })
     }
 
     /// Tells the length of a file in bytes.
     pub fn file_length(&mut self, path: &str) -> Result<u64, DiscFault> {
-        self.on_either_side(|sectors, volume| match volume {
-            Volume::Udf(udf) => udf.file_length(sectors, path),
-            Volume::Iso9660(iso) => iso.file_length(sectors, path),
-        })
+        self.file(path, None)
     }
 
     /// Tells which file system is being read.
@@ -145,32 +141,22 @@ impl<D: Read + Seek> Disc<D> {
         self.passed_over
     }
 
-    /// Does something with the volume; if UDF turns out to be broken on the way, with ISO 9660.
-    fn on_either_side<T>(
-        &mut self,
-        mut work: impl FnMut(&mut Sectors<D>, &Volume) -> Result<T, DiscFault>,
-    ) -> Result<T, DiscFault> {
+    /// Looks at a file; if UDF turns out to be broken on the way, with ISO 9660.
+    fn file(&mut self, path: &str, mut out: Option<&mut [u8]>) -> Result<u64, DiscFault> {
         self.sectors.begin();
-        let result = work(&mut self.sectors, &self.volume);
-        let (Volume::Udf(_), Err(fault)) = (&self.volume, &result) else {
-            return result;
+        let fault = match &self.volume {
+            Volume::Iso9660(iso) => return iso.file(&mut self.sectors, path, out),
+            Volume::Udf(udf) => match udf.file(&mut self.sectors, path, out.as_deref_mut()) {
+                Err(fault @ (DiscFault::Damaged { .. } | DiscFault::Unsupported { .. })) => fault,
+                result => return result,
+            },
         };
-        let fault = *fault;
-        if !matches!(
-            fault,
-            DiscFault::Damaged { .. } | DiscFault::Unsupported { .. }
-        ) {
-            return result;
-        }
         self.sectors.begin();
-        let Ok(iso) = Iso9660::open(&mut self.sectors) else {
-            return result;
-        };
-        let iso = Volume::Iso9660(iso);
-        let result = work(&mut self.sectors, &iso).map_err(|_| fault)?;
-        self.volume = iso;
+        let iso = Iso9660::open(&mut self.sectors).map_err(|_| fault)?;
+        let length = iso.file(&mut self.sectors, path, out).map_err(|_| fault)?;
+        self.volume = Volume::Iso9660(iso);
         self.passed_over = Some(fault);
-        Ok(result)
+        Ok(length)
     }
 }
 

@@ -13,7 +13,7 @@ use embedded_io::{Read, Seek};
 use self::record::{Extent, Record};
 use self::susp::SystemUse;
 use super::disc::fault::{DiscFault, Feature, Structure};
-use super::disc::names::{Match, matched};
+use super::disc::names::{Match, characters, matched};
 use super::disc::sectors::{SECTOR, Sectors, sector_of};
 use super::disc::{Label, PATH_DEPTH};
 
@@ -41,6 +41,9 @@ pub(in crate::wire) struct Iso9660 {
     spelling: Spelling,
     root: Extent,
 }
+
+/// What is done with each extent of a file.
+type Visit<'a, D> = dyn FnMut(&mut Sectors<D>, Extent) -> Result<(), DiscFault> + 'a;
 
 /// A file that has been found.
 struct File {
@@ -97,7 +100,7 @@ impl Iso9660 {
         }
         let block_size = u64::from(block_size);
         let mut label = Label::new();
-        for character in characters(block.get(40..72)?, spelling) {
+        for character in characters(block.get(40..72)?, spelling == Spelling::Joliet) {
             // 32 characters fit in any spelling.
             label.push(character).ok()?;
         }
@@ -125,39 +128,37 @@ impl Iso9660 {
         matches!(self.spelling, Spelling::RockRidge { .. })
     }
 
-    /// Tells the length of a file in bytes.
-    pub(in crate::wire) fn file_length<D: Read + Seek>(
+    /// Tells the length of a file, and reads all of it into the front of `out` if that is given.
+    pub(in crate::wire) fn file<D: Read + Seek>(
         &self,
         sectors: &mut Sectors<D>,
         path: &str,
+        out: Option<&mut [u8]>,
     ) -> Result<u64, DiscFault> {
-        Ok(self.find(sectors, path)?.length)
-    }
-
-    /// Reads a whole file into the front of `out`.
-    pub(in crate::wire) fn read_file<D: Read + Seek>(
-        &self,
-        sectors: &mut Sectors<D>,
-        path: &str,
-        out: &mut [u8],
-    ) -> Result<usize, DiscFault> {
         let file = self.find(sectors, path)?;
-        let length = usize::try_from(file.length).ok();
-        let Some(mut out) = length.and_then(|length| out.get_mut(..length)) else {
-            return Err(DiscFault::Full {
-                needed: file.length,
-            });
+        let Some(out) = out else {
+            return Ok(file.length);
         };
-        let mut position = file.position;
-        self.extents(sectors, file.directory, &mut position, |sectors, extent| {
-            let count = usize::try_from(extent.length)
-                .unwrap_or(usize::MAX)
-                .min(out.len());
-            let (front, back) = core::mem::take(&mut out).split_at_mut(count);
-            out = back;
-            sectors.read(extent.offset, front)
+        let length = usize::try_from(file.length).ok();
+        let out = length.and_then(|length| out.get_mut(..length));
+        let mut out = out.ok_or(DiscFault::Full {
+            needed: file.length,
         })?;
-        Ok(length.unwrap_or(0))
+        let mut position = file.position;
+        self.extents(
+            sectors,
+            file.directory,
+            &mut position,
+            &mut |sectors, extent| {
+                let count = usize::try_from(extent.length)
+                    .unwrap_or(usize::MAX)
+                    .min(out.len());
+                let (front, back) = core::mem::take(&mut out).split_at_mut(count);
+                out = back;
+                sectors.read(extent.offset, front)
+            },
+        )?;
+        Ok(file.length)
     }
 
     /// Visits the extents of the file whose first record is at `position` of a directory.
@@ -166,7 +167,7 @@ impl Iso9660 {
         sectors: &mut Sectors<D>,
         directory: Extent,
         position: &mut u64,
-        mut visit: impl FnMut(&mut Sectors<D>, Extent) -> Result<(), DiscFault>,
+        visit: &mut Visit<'_, D>,
     ) -> Result<(), DiscFault> {
         let mut before: Option<Record> = None;
         loop {
@@ -206,7 +207,7 @@ impl Iso9660 {
             }
             let mut length = 0_u64;
             let mut extent = directory;
-            self.extents(sectors, directory, &mut { position }, |_, part| {
+            self.extents(sectors, directory, &mut { position }, &mut |_, part| {
                 length = length.saturating_add(part.length);
                 extent = part;
                 Ok(())
@@ -250,11 +251,11 @@ impl Iso9660 {
                 Spelling::Plain | Spelling::Joliet => SystemUse::default(),
             };
             let matched = match system_use.name.as_deref().map(core::str::from_utf8) {
-                Some(Ok(found)) => matched(found.chars(), name),
+                Some(Ok(found)) => matched(&mut found.chars(), name),
                 Some(Err(_)) => Match::No,
                 None => {
                     let found = without_version(record.name(), self.spelling);
-                    matched(characters(found, self.spelling), name)
+                    matched(&mut characters(found, self.joliet()), name)
                 }
             };
             let found = match matched {
@@ -299,17 +300,6 @@ fn without_version(name: &[u8], spelling: Spelling) -> &[u8] {
         end = end.saturating_sub(width);
     }
     name.get(..end).unwrap_or(name)
-}
-
-/// Decodes a name or a label.
-fn characters(name: &[u8], spelling: Spelling) -> impl Iterator<Item = char> + Clone + '_ {
-    let width = if spelling == Spelling::Joliet { 2 } else { 1 };
-    let units = name.chunks_exact(width).map(|unit| match *unit {
-        [high, low] => u16::from_be_bytes([high, low]),
-        [only] => u16::from(only),
-        _ => 0,
-    });
-    char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
 }
 
 #[cfg(test)]

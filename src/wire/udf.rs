@@ -70,31 +70,24 @@ impl Udf {
         &self.label
     }
 
-    /// Tells the length of a file in bytes.
-    pub(in crate::wire) fn file_length<D: Read + Seek>(
+    /// Tells the length of a file, and reads all of it into the front of `out` if that is given.
+    pub(in crate::wire) fn file<D: Read + Seek>(
         &self,
         sectors: &mut Sectors<D>,
         path: &str,
+        out: Option<&mut [u8]>,
     ) -> Result<u64, DiscFault> {
-        Ok(self.find(sectors, path)?.length)
-    }
-
-    /// Reads a whole file into the front of `out`.
-    pub(in crate::wire) fn read_file<D: Read + Seek>(
-        &self,
-        sectors: &mut Sectors<D>,
-        path: &str,
-        out: &mut [u8],
-    ) -> Result<usize, DiscFault> {
         let entry = self.find(sectors, path)?;
-        let length = usize::try_from(entry.length).ok();
-        let Some(out) = length.and_then(|length| out.get_mut(..length)) else {
-            return Err(DiscFault::Full {
-                needed: entry.length,
-            });
+        let Some(out) = out else {
+            return Ok(entry.length);
         };
+        let length = usize::try_from(entry.length).ok();
+        let out = length.and_then(|length| out.get_mut(..length));
+        let out = out.ok_or(DiscFault::Full {
+            needed: entry.length,
+        })?;
         Stream::new(&entry).read(sectors, &self.partitions, out)?;
-        Ok(out.len())
+        Ok(entry.length)
     }
 
     fn find<D: Read + Seek>(

@@ -33,7 +33,7 @@ pub(super) fn find<D: Read + Seek>(
             continue;
         }
         let characters = name::characters(identifier.name());
-        match characters.map_or(Match::No, |characters| matched(characters, wanted)) {
+        match characters.map_or(Match::No, |mut characters| matched(&mut characters, wanted)) {
             Match::Exact => return Ok(Some(identifier.icb)),
             Match::Similar => similar = similar.or(Some(identifier.icb)),
             Match::No => {}

@@ -1,24 +1,17 @@
 //! OSTA compressed Unicode, the spelling of names and labels (UDF 2.1.1, 2.1.2).
 
-use super::super::disc::Label;
+use super::super::disc::{Label, names};
 use super::bytes::byte;
 
 /// Decodes OSTA compressed Unicode; nothing when it is not well formed.
-///
-/// 16-bit names were UCS-2 in the standard's words; everybody writes UTF-16.
-pub(super) fn characters(name: &[u8]) -> Option<impl Iterator<Item = char> + Clone + '_> {
+pub(super) fn characters(name: &[u8]) -> Option<impl Iterator<Item = char> + '_> {
     let (&compression, text) = name.split_first()?;
-    let width = match compression {
-        8 => 1,
-        16 if text.len().is_multiple_of(2) => 2,
+    let wide = match compression {
+        8 => false,
+        16 if text.len().is_multiple_of(2) => true,
         _ => return None,
     };
-    let units = text.chunks_exact(width).map(|unit| match *unit {
-        [high, low] => u16::from_be_bytes([high, low]),
-        [only] => u16::from(only),
-        _ => 0,
-    });
-    Some(char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)))
+    Some(names::characters(text, wide))
 }
 
 /// Decodes a fixed-length string, whose last byte says how many bytes of it are used.
