@@ -111,6 +111,11 @@ impl Connection {
         }
     }
 
+    /// Whether nothing will follow, not even the end: a scenario leaves the client without an answer.
+    pub(super) fn is_mute(&self) -> bool {
+        self.last && self.steps.is_empty()
+    }
+
     /// Takes the next step that is due.
     pub(super) fn step(&mut self, now: Duration) -> Option<Step> {
         if self.next_deadline()? > now {

@@ -40,13 +40,13 @@ pub struct Platform {
     inward: VecDeque<(Duration, Vec<u8>)>,
     /// Frames on their way to the VM, in the order of arrival there.
     outward: VecDeque<(Duration, Vec<u8>)>,
-    /// Frames that the host sends later.
-    later: Vec<(Duration, Mac, Vec<u8>)>,
+    /// DHCP messages that the host sends later.
+    later: Vec<(Duration, Mac, Departure)>,
     first_frame: Option<Duration>,
     /// Frames seen: from the guest, to the guest.
     counted: (u64, u64),
-    record: Option<pcap::Writer<Box<dyn Write>>>,
-    /// When the frame that carries the first answer to Ready reaches the VM.
+    record: Option<pcap::Writer<Box<dyn Write + Send>>>,
+    /// When the frame that carries the answer to the first Ready reaches the VM.
     answered: Option<Duration>,
 }
 
@@ -68,7 +68,7 @@ impl Platform {
     }
 
     /// Writes every frame to a pcap file from now on, at the VM's end of the wire.
-    pub fn record(&mut self, writer: pcap::Writer<Box<dyn Write>>) {
+    pub fn record(&mut self, writer: pcap::Writer<Box<dyn Write + Send>>) {
         self.record = Some(writer);
     }
 
@@ -133,7 +133,7 @@ impl Platform {
         self.first_frame
     }
 
-    /// When the VM could know that Ready was accepted.
+    /// When the VM could know that Ready was accepted; a lost answer counts as if it had arrived.
     pub fn answered(&self) -> Option<Duration> {
         self.answered
     }
@@ -208,8 +208,8 @@ impl Platform {
                 }
             }
             while let Some(index) = self.later.iter().position(|(due, ..)| *due <= at) {
-                let (_, mac, frame) = self.later.remove(index);
-                self.send(at, mac, frame);
+                let (_, mac, departure) = self.later.remove(index);
+                self.send_dhcp(at, mac, departure);
             }
             for index in 0..self.nics.len() {
                 self.run_tcp(at, index);
@@ -227,13 +227,14 @@ impl Platform {
         let nic = &mut nics[index];
         nic.tcp.advance(at, state, journal);
         let (mac, gateway_mac) = (nic.mac, self.state.scenario.net.gateway_mac);
+        let mut sent = false;
         while let Some(packet) = self.nics[index].tcp.transmit() {
             let frame = frame::ethernet(mac, gateway_mac, frame::IPV4, &packet);
             self.send(at, mac, frame);
+            sent = true;
         }
-        if self.answered.is_none() && self.state.ready.is_some() {
-            // Nothing is sent between acceptance and the answer, unless a scenario delays the answer.
-            self.answered = self.outward.back().map(|(due, _)| *due);
+        if sent && self.answered.is_none() && self.state.answer_due.is_some_and(|due| due <= at) {
+            self.answered = Some(at + self.state.scenario.link.latency);
         }
     }
 
@@ -498,12 +499,15 @@ impl Platform {
             self.complain(at, mac, fault);
         }
         for departure in outcome.answers {
-            self.send_dhcp(at, mac, departure);
+            if departure.after.is_zero() {
+                self.send_dhcp(at, mac, departure);
+            } else {
+                self.later.push((at + departure.after, mac, departure));
+            }
         }
     }
 
     fn send_dhcp(&mut self, at: Duration, mac: Mac, departure: Departure) {
-        let due = at + departure.after;
         let packet = frame::udp(departure.source, departure.destination, &departure.payload);
         let gateway_mac = self.state.scenario.net.gateway_mac;
         let bytes = frame::ethernet(
@@ -513,16 +517,29 @@ impl Platform {
             &packet,
         );
         self.journal.push(Entry::Dhcp {
-            at: due,
+            at,
             mac,
             way: Way::ToGuest,
             summary: departure.summary,
             message: departure.payload,
         });
-        if departure.after.is_zero() {
-            self.send(at, mac, bytes);
-        } else {
-            self.later.push((due, mac, bytes));
-        }
+        self.send(at, mac, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_platform_may_live_in_a_thread_of_its_own() {
+        let thread = std::thread::spawn(|| Platform::new(Scenario::default()).verdict());
+        let mut platform = Platform::new(Scenario::default());
+        platform.receive(Duration::ZERO, &[]);
+        let moved = std::thread::spawn(move || platform.journal().len());
+        assert_eq!(
+            (thread.join().unwrap(), moved.join().unwrap()),
+            (Verdict::Creating, 1)
+        );
     }
 }

@@ -193,6 +193,8 @@ pub struct State {
     pub verdict: Verdict,
     /// When Ready was first accepted.
     pub ready: Option<Duration>,
+    /// When the answer to that report is sent.
+    pub(super) answer_due: Option<Duration>,
     /// The VM's network cards, the primary one first, with their addresses.
     pub nics: Vec<(Mac, std::net::Ipv4Addr)>,
     asked: BTreeMap<Endpoint, usize>,
@@ -208,6 +210,7 @@ impl State {
             goal_states: 0,
             verdict: Verdict::Creating,
             ready: None,
+            answer_due: None,
             nics: Vec::new(),
             asked: BTreeMap::new(),
             throttled: BTreeMap::new(),
@@ -294,6 +297,9 @@ impl State {
         }
         if play.truncated {
             response.body.truncate(response.body.len() / 2);
+        }
+        if self.ready == Some(request.at) {
+            self.answer_due.get_or_insert(request.at + play.delay);
         }
         response.complaints.extend(early);
         response.play = play;

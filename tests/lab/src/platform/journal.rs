@@ -20,7 +20,7 @@ pub enum Way {
 
 /// One thing that happened. `at` is the platform's time, `mac` the VM's network card (all zero where there is none).
 #[derive(Debug, Clone)]
-#[allow(
+#[expect(
     missing_docs,
     reason = "the fields at and mac are explained once, above"
 )]

@@ -27,7 +27,7 @@
 //! | `dhcp.hostname`, `dhcp.mtu`, `dhcp.search`, `dhcp.routes249` | options 12, 26, 119 and, `yes`, 249 like 121 |
 //! | `dhcp.split`, `dhcp.overload` | options in pieces (RFC 3396); options in `file` and `sname` (option 52) |
 //! | `dhcp.rival`, `dhcp.rival.address`, `dhcp.rival.first` | another server in the network, the address it gives, whether it is faster |
-//! | `tcp.wireserver`, `tcp.imds`, `tcp.hostplugin` | `open`, `silent` (SYN unanswered), `refused`, `reset` (once connected) |
+//! | `tcp.wireserver`, `tcp.imds`, `tcp.hostplugin` | `open`, `silent` (SYN unanswered), `refused`, `reset` (at the first byte) |
 //! | `versions.answers`, `goalstate.answers`, `health.answers`, `jsonhealth.answers`, `properties.answers`, `documents.answers`, `imds.answers`, `reprovision.answers`, `hostplugin.answers` | how the first, second, ... request there is answered, see below |
 //! | `http.retry_after` | seconds in `Retry-After` of each 429 and 503 |
 //! | `machine.container`, `machine.instance`, `machine.incarnation` | what the goal state says |

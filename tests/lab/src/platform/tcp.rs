@@ -180,7 +180,13 @@ impl Stack {
             self.remove(index);
         }
         if self.served.len() >= MAX_CONNECTIONS {
-            return;
+            let old = self.served.iter().position(|served| {
+                let socket = self.sockets.get::<tcp::Socket<'_>>(served.handle);
+                socket.state() == tcp::State::TimeWait
+            });
+            // With none to spare, the SYN finds no socket and is refused.
+            let Some(old) = old else { return };
+            self.remove(old);
         }
         let mut socket = tcp::Socket::new(
             tcp::SocketBuffer::new(vec![0; RECEIVE_BUFFER]),
@@ -338,10 +344,14 @@ impl Served {
             self.unsent.drain(..sent);
             progress |= sent > 0;
         }
+        if self.half_closed && self.connection.is_mute() {
+            self.closing = true;
+        }
         if self.closing && self.unsent.is_empty() && self.connected {
             self.closing = false;
+            // A second close says nothing; only the first is progress.
+            progress |= socket.may_send();
             socket.close();
-            progress = true;
         }
         progress
     }

@@ -73,7 +73,9 @@ impl Agent {
             .tcp
             .talk(&mut self.guest, handle, request.as_bytes(), PATIENCE, whole)?;
         let answer = Answer::parse(&bytes, true).ok_or(Trouble::Broken)?;
-        if !answer.closes && to == WIRESERVER {
+        if answer.closes {
+            self.tcp.socket(handle).close();
+        } else if to == WIRESERVER {
             self.open = Some(handle);
         }
         Ok(answer)

@@ -94,6 +94,34 @@ fn a_healthy_boot_has_no_complaints_and_takes_six_round_trips_with_arp_in_its_wa
 }
 
 #[test]
+fn a_delayed_answer_is_answered_late_and_accepted_at_once() {
+    let mut scenario = Scenario::parse("health.answers = ok+delay:3s").unwrap();
+    scenario.link.latency = Duration::from_millis(10);
+    let mut agent = Agent::start(scenario).unwrap();
+    agent.report();
+    let platform = &agent.guest.platform;
+    assert_eq!(platform.ready(), Some(SECOND + Duration::from_millis(110)));
+    assert_eq!(
+        platform.answered(),
+        Some(4 * SECOND + Duration::from_millis(120))
+    );
+}
+
+#[test]
+fn many_connections_one_after_the_other_do_not_use_up_the_server() {
+    let mut agent = agent("connection-close-each-time");
+    for _ in 0..200 {
+        assert_eq!(
+            agent
+                .ask(WIRESERVER, 80, crate::agent::GOAL_STATE)
+                .unwrap()
+                .status,
+            200
+        );
+    }
+}
+
+#[test]
 fn the_healthy_lease_is_that_of_azure() {
     let mut guest = Guest::named("healthy");
     let offer = offer(&mut guest);
@@ -548,7 +576,7 @@ fn the_pcap_file_holds_every_frame_that_the_vm_saw_or_sent() {
     let file = Shared::default();
     let mut guest = Guest::named("healthy");
     let writer =
-        lab::platform::pcap::Writer::new(Box::new(file.clone()) as Box<dyn Write>).unwrap();
+        lab::platform::pcap::Writer::new(Box::new(file.clone()) as Box<dyn Write + Send>).unwrap();
     guest.platform.record(writer);
     guest.lease().unwrap();
     let bytes = file.0.lock().unwrap().clone();

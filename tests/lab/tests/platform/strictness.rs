@@ -425,3 +425,90 @@ fn frames_of_all_sorts_of_nonsense_do_not_stop_the_platform() {
     assert_eq!(fresh.ask(WIRESERVER, 80, GOAL_STATE).unwrap().status, 200);
     assert!(guest.lease().is_some());
 }
+
+/// Own xorshift, fixed seed.
+struct Noise(u64);
+
+impl Noise {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 as usize % limit
+    }
+
+    /// Changes, cuts or doubles a few bytes.
+    fn spoil(&mut self, good: &[u8]) -> Vec<u8> {
+        let mut bad = good.to_vec();
+        for _ in 0..=self.below(3) {
+            let at = self.below(bad.len());
+            match self.below(4) {
+                0 => bad.truncate(at + 1),
+                1 => bad.insert(at, bad[at]),
+                _ => bad[at] = self.below(256) as u8,
+            }
+        }
+        bad
+    }
+}
+
+#[test]
+fn spoilt_requests_never_count_as_another_vms_report() {
+    let mut noise = Noise(0x1234_5678_9abc_def1);
+    let good = health("3", CONTAINER, INSTANCE, &failed("disc: a &lt; b"));
+    let json = "POST /provisioning/health HTTP/1.1\r\nHost: 168.63.129.16\r\nContent-Type: application/json\r\n\
+                Content-Length: 17\r\n\r\n{\"state\":\"Ready\"}";
+    for round in 0..4000 {
+        let sample = if round % 2 == 0 {
+            good.as_bytes()
+        } else {
+            json.as_bytes()
+        };
+        let (head, body) = std::str::from_utf8(sample)
+            .unwrap()
+            .split_once("\r\n\r\n")
+            .unwrap();
+        let body = String::from_utf8_lossy(&noise.spoil(body.as_bytes())).into_owned();
+        let mut desk = Desk::new();
+        desk.ask(GOAL_STATE);
+        let status = desk.ask(&format!("{head}\r\n\r\n{body}"));
+        assert!(matches!(status, 200 | 201 | 400 | 410), "{status}: {body}");
+        assert!(status < 300 || desk.state.verdict == Verdict::Creating);
+    }
+}
+
+#[test]
+fn spoilt_scenarios_are_read_or_refused_with_their_line() {
+    let good = "base = dhcp-nak-once\nlink.latency = 500us\nlink.lose.any = 3, 5-6, */100\n\
+                dhcp.routes = 0.0.0.0/0 via 10.0.0.1\ndhcp.option.43 = 01 02:0a\n\
+                health.answers = 410*3, ok+delay:3s+chunked\nnet.primary = 00:0d:3a:11:22:33\n";
+    let mut noise = Noise(0x0fed_cba9_8765_4321);
+    let mut read = 0;
+    for _ in 0..4000 {
+        let bad = String::from_utf8_lossy(&noise.spoil(good.as_bytes())).into_owned();
+        match Scenario::parse(&bad) {
+            Ok(_) => read += 1,
+            Err(error) => assert!((1..=bad.lines().count()).contains(&error.line), "{error}"),
+        }
+    }
+    assert!((100..3900).contains(&read), "{read}");
+}
+
+#[test]
+fn spoilt_segments_do_not_stop_the_services() {
+    let mut noise = Noise(0x1357_9bdf_0246_8ace);
+    let mut agent = Agent::start(Scenario::default()).unwrap();
+    let good = health("3", CONTAINER, INSTANCE, READY);
+    for _ in 0..300 {
+        let bad = String::from_utf8_lossy(&noise.spoil(good.as_bytes())).into_owned();
+        let handle = agent.tcp.dial(WIRESERVER, 80);
+        let limit = Duration::from_millis(50);
+        let end = |bytes: &[u8]| bytes.ends_with(b"\r\n\r\n");
+        let _ = agent
+            .tcp
+            .talk(&mut agent.guest, handle, bad.as_bytes(), limit, end);
+        agent.tcp.socket(handle).abort();
+        agent.tcp.live(&mut agent.guest, limit, |_| false);
+    }
+    assert_eq!(agent.ask(WIRESERVER, 80, GOAL_STATE).unwrap().status, 200);
+}

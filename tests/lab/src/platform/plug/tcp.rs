@@ -126,7 +126,7 @@ impl Client {
                 Err(_) => return self.finish(platform, "was reset by the client"),
             }
         }
-        if self.closing {
+        if self.closing || self.ended && self.connection.is_mute() {
             self.finish(platform, "ended");
         }
     }
