@@ -1,7 +1,13 @@
-//! Azure on a desk: the simulated platform.
+//! Azure on a desk: the simulated platform, and the tools that boot machines on it.
 //!
 //! It is written from the protocol's documents and from what other agents are known to send,
 //! never from what preroot happens to send, and it does not depend on preroot.
 
+mod apt;
+pub mod arch;
 pub mod disc;
+pub mod fault;
+pub mod fetch;
+pub mod kernel;
 pub mod platform;
+pub mod progress;
