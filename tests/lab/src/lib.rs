@@ -6,8 +6,10 @@
 mod apt;
 pub mod arch;
 pub mod disc;
+pub mod ext4;
 pub mod fault;
 pub mod fetch;
 pub mod kernel;
 pub mod platform;
 pub mod progress;
+pub mod rootfs;
