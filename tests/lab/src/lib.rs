@@ -12,4 +12,5 @@ pub mod fetch;
 pub mod kernel;
 pub mod platform;
 pub mod progress;
+pub mod qemu;
 pub mod rootfs;
