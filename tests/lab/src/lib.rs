@@ -5,7 +5,9 @@
 
 mod apt;
 pub mod arch;
+pub mod boot;
 pub mod disc;
+pub mod expected;
 pub mod ext4;
 pub mod fault;
 pub mod fetch;
@@ -14,3 +16,5 @@ pub mod platform;
 pub mod progress;
 pub mod qemu;
 pub mod rootfs;
+pub mod verdict;
+pub mod words;

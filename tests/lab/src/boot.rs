@@ -1,0 +1,558 @@
+//! One whole boot: kernel, initramfs, disc and root disk on the simulated platform, and the verdict.
+//!
+//! `cargo lab boot` and the VM tests are the callers. It builds and fetches what they did not
+//! bring, lets the machine run to its end, and compares what its real init said with what the disc
+//! asked for. It does not judge how the product did it.
+
+use core::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::arch::Arch;
+use crate::disc::Builder;
+use crate::expected::Expected;
+use crate::fault::Fault;
+use crate::fetch::{Lab, create_directory, list, remove_directory};
+use crate::kernel::Kernel;
+use crate::platform::{Platform, Scenario, pcap, plug};
+use crate::progress::{self, Step};
+use crate::qemu::{self, Cable, Exit, Machine, Peer, Unplugged, Watch};
+use crate::verdict::{Check, Testimony, judge};
+use crate::words::Words;
+use crate::{ext4, rootfs};
+
+/// The network card's address, of a range that Azure uses.
+pub const MAC: [u8; 6] = [0x00, 0x0d, 0x3a, 0x5e, 0x11, 0x0a];
+
+/// The VM's id, as DMI has it.
+pub const VM_ID: &str = "6c2d1f04-93a7-4b58-8e0f-51d3a2b7c964";
+
+/// The document on the default disc.
+pub const DOCUMENT: &str = include_str!("../data/ovf-env.xml");
+
+/// What is in the CD-ROM drive.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Disc {
+    /// A disc that the lab makes around the document.
+    #[default]
+    Made,
+    /// This image.
+    Image(PathBuf),
+    /// Nothing.
+    Empty,
+}
+
+/// What to boot, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The machine's processor.
+    pub arch: Arch,
+    /// A kernel, in place of the distribution's; `modules` belongs to it.
+    pub kernel: Option<PathBuf>,
+    /// The kernel's modules, as `/lib/modules/VERSION`.
+    pub modules: Option<PathBuf>,
+    /// A root disk, in place of the lab's; it is copied, never written to.
+    pub root_disk: Option<PathBuf>,
+    /// An initramfs, in place of the one around the built preroot.
+    pub initramfs: Option<PathBuf>,
+    /// Modules that are left out of the initramfs.
+    pub without: Vec<String>,
+    /// What is in the drive.
+    pub disc: Disc,
+    /// The document, in place of the lab's; with an image it says what is on that.
+    pub document: Option<PathBuf>,
+    /// What the platform is like; `None` is a cable that leads nowhere. Where it says nothing of
+    /// the VM's identity, the metadata service says the same as the document.
+    pub scenario: Option<Scenario>,
+    /// Where every frame goes, for Wireshark and its kin.
+    pub pcap: Option<PathBuf>,
+    /// Kernel arguments after the lab's own.
+    pub append: Vec<String>,
+    /// Further arguments of the emulator.
+    pub emulator: Vec<String>,
+    /// Processors of the machine.
+    pub cpus: u8,
+    /// How long the machine may run.
+    pub time_limit: Duration,
+    /// The machine is ended at once, as by a power cut, when its console shows this.
+    pub stop_at: Option<String>,
+    /// Whether the working directory stays.
+    pub keep: bool,
+    /// Whether the console is shown while it comes.
+    pub console: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            arch: Arch::X86_64,
+            kernel: None,
+            modules: None,
+            root_disk: None,
+            initramfs: None,
+            without: Vec::new(),
+            disc: Disc::Made,
+            document: None,
+            scenario: Some(Scenario::default()),
+            pcap: None,
+            append: Vec::new(),
+            emulator: Vec::new(),
+            cpus: 1,
+            time_limit: Duration::from_mins(2),
+            stop_at: None,
+            keep: false,
+            console: false,
+        }
+    }
+}
+
+/// What came of a boot.
+pub struct Outcome {
+    /// All that was written on the console.
+    pub console: String,
+    /// What the real init said.
+    pub words: Words,
+    /// How the machine ended.
+    pub exit: Exit,
+    /// How long it ran.
+    pub took: Duration,
+    /// The platform as it is now, with its journal.
+    pub platform: Option<Platform>,
+    /// Each thing that a good boot must show.
+    pub checks: Vec<Check>,
+    /// The root disk as the machine left it, until this value is dropped.
+    pub root_disk: PathBuf,
+    lab: Lab,
+    work: Work,
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all = f.debug_struct("Outcome");
+        all.field("exit", &self.exit)
+            .field("checks", &self.checks)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Outcome {
+    /// Says whether all is as it must be.
+    pub fn passed(&self) -> bool {
+        self.checks.iter().all(|check| check.passed)
+    }
+
+    /// Reads a file from the root disk as the machine left it; `None` if it is not there.
+    pub fn root_file(&self, path: &str) -> Result<Option<Vec<u8>>, Fault> {
+        ext4::read(&self.lab, &self.root_disk, path)
+    }
+
+    /// Gives the directory of this run.
+    pub fn directory(&self) -> &Path {
+        &self.work.path
+    }
+}
+
+/// The directory of one run, removed at its end unless it is to stay.
+#[derive(Debug)]
+struct Work {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Work {
+    /// Makes a directory, and removes those of runs that were killed.
+    fn begin(lab: &Lab, keep: bool) -> Result<Self, Fault> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let runs = lab.directory().join("run");
+        create_directory(&runs)?;
+        for old in list(&runs) {
+            let name = old
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let alive = name
+                .split('-')
+                .next()
+                .is_some_and(|pid| Path::new("/proc").join(pid).exists());
+            if !alive && !old.join("keep").exists() {
+                remove_directory(&old)?;
+            }
+        }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = runs.join(format!("{}-{number}", std::process::id()));
+        remove_directory(&path)?;
+        create_directory(&path)?;
+        if keep {
+            let mark = path.join("keep");
+            fs::write(&mark, "").map_err(Fault::file("write", &mark))?;
+        }
+        Ok(Self { path, keep })
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if !self.keep {
+            // The next run removes what this one could not.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// The far end of the cable, held by the simulated platform.
+struct Plugged<'a>(&'a mut Platform);
+
+impl Peer for Plugged<'_> {
+    fn serve(&mut self, cable: &Cable, over: &AtomicBool) -> io::Result<()> {
+        let stop = |_: &Platform| over.load(Ordering::Relaxed);
+        plug::dgram::run(self.0, cable.socket(), &cable.machine(), stop)
+    }
+}
+
+/// Boots once.
+pub fn run(options: &Options) -> Result<Outcome, Fault> {
+    let lab = Lab::open()?;
+    let traits = options.arch.traits();
+    let work = Work::begin(&lab, options.keep)?;
+    let expected = expected(options)?;
+    let mut platform = match &options.scenario {
+        Some(scenario) => Some(platform(options, scenario.clone(), expected.as_ref())?),
+        None => None,
+    };
+    let kernel = kernel(&lab, options)?;
+    let qemu = lab.tool(traits.system)?;
+    let preroot = match (&options.initramfs, &options.root_disk) {
+        (Some(_), Some(_)) => None,
+        _ => Some(build(&lab, options.arch)?),
+    };
+    let initramfs = match (&options.initramfs, &preroot) {
+        (Some(given), _) => given.clone(),
+        (None, preroot) => pack(&lab, options, preroot.as_deref(), &kernel, &work.path)?,
+    };
+    let disc = disc(options, &work.path)?;
+    let root_disk = work.path.join("root.img");
+    let root = root_disk_copy(&lab, options, preroot.as_deref(), &root_disk)?;
+
+    let mut append = vec![
+        format!("console={}", traits.console),
+        format!("root={root}"),
+        "rw".to_owned(),
+        // No virtio card is a Hyper-V one, so it has to be named.
+        "preroot.nic=eth0".to_owned(),
+        // A kernel that gives up ends the machine at once.
+        "panic=-1".to_owned(),
+    ];
+    append.extend(traits.append.iter().map(|&argument| argument.to_owned()));
+    if !traits.dmi {
+        append.extend([
+            "preroot.platform=azure".to_owned(),
+            format!("preroot.vm-id={VM_ID}"),
+        ]);
+    }
+    append.extend(options.append.iter().cloned());
+    let machine = Machine {
+        arch: options.arch,
+        kernel: kernel.image,
+        initramfs,
+        append: append.join(" "),
+        root_disk: root_disk.clone(),
+        disc,
+        mac: MAC,
+        vm_id: VM_ID.to_owned(),
+        cpus: options.cpus,
+        memory: 512,
+        time_limit: options.time_limit,
+        extra: options.emulator.clone(),
+    };
+    let step = Step::begin(format!(
+        "booting {} (emulated, {} s at most)",
+        machine
+            .kernel
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy(),
+        options.time_limit.as_secs()
+    ));
+    let mut peer: Box<dyn Peer> = match platform.as_mut() {
+        Some(platform) => Box::new(Plugged(platform)),
+        None => Box::new(Unplugged),
+    };
+    let run = qemu::run(&qemu, &machine, peer.as_mut(), &mut |line| {
+        if options.console {
+            println!("{line}");
+        }
+        match &options.stop_at {
+            Some(text) if line.contains(text) => Watch::Stop,
+            _ => Watch::Continue,
+        }
+    })?;
+    drop(peer);
+    step.end();
+    if options.keep {
+        let path = work.path.join("console.log");
+        fs::write(&path, &run.console).map_err(Fault::file("write", &path))?;
+    }
+    let words = Words::parse(&run.console);
+    let own_root = options.root_disk.is_none();
+    let testimony = platform.as_ref().map(Testimony::of);
+    let checks = judge(
+        &words,
+        &run.exit,
+        expected.as_ref(),
+        testimony.as_ref(),
+        own_root,
+    );
+    Ok(Outcome {
+        console: run.console,
+        words,
+        exit: run.exit,
+        took: run.took,
+        platform,
+        checks,
+        root_disk,
+        lab,
+        work,
+    })
+}
+
+/// Starts the platform for one VM.
+fn platform(
+    options: &Options,
+    mut scenario: Scenario,
+    expected: Option<&Expected>,
+) -> Result<Platform, Fault> {
+    /// Takes the lab's value where the scenario has none of its own.
+    fn settle<T: PartialEq>(value: &mut T, unset: &T, ours: T) {
+        if value == unset {
+            *value = ours;
+        }
+    }
+    let unset = Scenario::default().vm;
+    let vm = &mut scenario.vm;
+    settle(&mut vm.id, &unset.id, VM_ID.to_owned());
+    if let Some(expected) = expected {
+        settle(
+            &mut vm.computer_name,
+            &unset.computer_name,
+            expected.host_name.clone(),
+        );
+        settle(&mut vm.user, &unset.user, expected.user.clone());
+        settle(&mut vm.keys, &unset.keys, expected.keys.clone());
+    }
+    let mut platform = Platform::new(scenario);
+    if let Some(path) = &options.pcap {
+        let file = fs::File::create(path).map_err(Fault::file("create", path))?;
+        let writer = pcap::Writer::new(Box::new(file) as Box<dyn io::Write>);
+        platform.record(writer.map_err(Fault::file("write", path))?);
+    }
+    Ok(platform)
+}
+
+/// Reads what the disc asks for, if that is known.
+fn expected(options: &Options) -> Result<Option<Expected>, Fault> {
+    match (&options.disc, &options.document) {
+        // Without a disc the metadata service is all there is.
+        (Disc::Empty, None) => Ok(options.scenario.as_ref().map(|scenario| Expected {
+            host_name: scenario.vm.computer_name.clone(),
+            user: scenario.vm.user.clone(),
+            keys: scenario.vm.keys.clone(),
+        })),
+        (Disc::Image(_), None) => Ok(None),
+        (_, Some(path)) => {
+            let text = fs::read_to_string(path).map_err(Fault::file("read", path))?;
+            Expected::parse(&text, path).map(Some)
+        }
+        (Disc::Made, None) => Expected::parse(DOCUMENT, Path::new("ovf-env.xml")).map(Some),
+    }
+}
+
+/// Gives the kernel that boots.
+fn kernel(lab: &Lab, options: &Options) -> Result<Kernel, Fault> {
+    match (&options.kernel, &options.modules, &options.initramfs) {
+        (None, None, _) => Kernel::fetch(lab, options.arch),
+        (Some(image), Some(modules), _) => Kernel::given(image, modules),
+        // An initramfs that is there already brings its modules.
+        (Some(image), None, Some(_)) => {
+            fs::File::open(image).map_err(Fault::file("read", image))?;
+            Ok(Kernel {
+                image: image.clone(),
+                modules: PathBuf::new(),
+            })
+        }
+        (Some(_), None, None) => Err(Fault::Usage(
+            "--kernel needs --modules DIR, the kernel's own modules, as /lib/modules/VERSION"
+                .to_owned(),
+        )),
+        (None, Some(_), _) => Err(Fault::Usage(
+            "--modules needs --kernel FILE, the kernel they are for".to_owned(),
+        )),
+    }
+}
+
+/// Starts a command line of cargo in the project, building into the same directory as the caller.
+fn cargo(lab: &Lab, verb: &str) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .current_dir(lab.project())
+        .arg(verb)
+        .arg("--target-dir")
+        .arg(lab.target());
+    command
+}
+
+/// Runs cargo, whose own progress is shown as it comes.
+fn run_cargo(mut command: Command, what: &str) -> Result<(), Fault> {
+    if progress::is_quiet() {
+        return progress::run(&mut command).map(|_| ());
+    }
+    let step = Step::begin(what);
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(std::io::stderr())
+        .status();
+    let status = status.map_err(Fault::file("run", Path::new("cargo")))?;
+    if !status.success() {
+        return Err(Fault::Program {
+            command: what.to_owned(),
+            ended: format!("failed ({status})"),
+            said: String::new(),
+        });
+    }
+    step.end();
+    Ok(())
+}
+
+/// Builds the product for a machine.
+pub fn build(lab: &Lab, arch: Arch) -> Result<PathBuf, Fault> {
+    let target = arch.traits().target;
+    let mut command = cargo(lab, "build");
+    command.args(["--release", "--package", "preroot", "--target", target]);
+    run_cargo(command, &format!("building preroot for {target}"))?;
+    Ok(lab.target().join(target).join("release/preroot"))
+}
+
+/// Packs the product and the modules that it needs into an initramfs.
+fn pack(
+    lab: &Lab,
+    options: &Options,
+    preroot: Option<&Path>,
+    kernel: &Kernel,
+    work: &Path,
+) -> Result<PathBuf, Fault> {
+    let output = work.join("initramfs.img");
+    let mut command = cargo(lab, "run");
+    command.args(["--quiet", "--package", "initramfs", "--"]);
+    command
+        .arg("--preroot")
+        .arg(preroot.unwrap_or(Path::new("preroot")));
+    command
+        .arg("--modules")
+        .arg(&kernel.modules)
+        .arg("--output")
+        .arg(&output);
+    if options.root_disk.is_none() {
+        // The lab's own disk needs no more, and an emulated machine unpacks slowly.
+        command.args(["--root-fs", "ext4"]);
+    }
+    if !options.without.is_empty() {
+        command.arg("--without").arg(options.without.join(","));
+    }
+    run_cargo(command, "packing the initramfs")?;
+    Ok(output)
+}
+
+/// Gives the medium, made around the document if none was brought.
+fn disc(options: &Options, work: &Path) -> Result<Option<PathBuf>, Fault> {
+    match &options.disc {
+        Disc::Empty => Ok(None),
+        Disc::Image(path) => {
+            fs::File::open(path).map_err(Fault::file("read", path))?;
+            Ok(Some(path.clone()))
+        }
+        Disc::Made => {
+            let document = match &options.document {
+                Some(path) => fs::read(path).map_err(Fault::file("read", path))?,
+                None => DOCUMENT.as_bytes().to_vec(),
+            };
+            let image = Builder::new().file("ovf-env.xml", document).build();
+            let path = work.join("disc.img");
+            fs::write(&path, image).map_err(Fault::file("write", &path))?;
+            Ok(Some(path))
+        }
+    }
+}
+
+/// Makes this run's own copy of the root disk and says by what name the kernel finds it.
+fn root_disk_copy(
+    lab: &Lab,
+    options: &Options,
+    preroot: Option<&Path>,
+    to: &Path,
+) -> Result<String, Fault> {
+    let Some(given) = &options.root_disk else {
+        let image = rootfs::image(lab, options.arch)?;
+        fs::copy(&image, to).map_err(Fault::file("copy", &image))?;
+        if let Some(preroot) = preroot {
+            ext4::insert(lab, to, preroot, "/usr/sbin/preroot", 0o755)?;
+        }
+        return Ok(format!("UUID={}", rootfs::UUID));
+    };
+    let length = given.metadata().map_err(Fault::file("read", given))?.len();
+    let mut step = Step::begin(format!(
+        "copying the root disk ({})",
+        progress::size(length)
+    ));
+    let mut copy = Command::new("cp");
+    copy.args(["--sparse=always", "--reflink=auto", "--"])
+        .arg(given)
+        .arg(to);
+    step.run(&mut copy, &String::new)?;
+    step.end();
+    Ok(ext4::uuid(to)?.map_or_else(|| "/dev/vda1".to_owned(), |uuid| format!("UUID={uuid}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_without_its_modules_is_refused() {
+        let lab = Lab::open().unwrap();
+        let options = Options {
+            kernel: Some("/k".into()),
+            ..Options::default()
+        };
+        assert!(kernel(&lab, &options).unwrap_err().is_usage());
+        let options = Options {
+            modules: Some("/m".into()),
+            ..Options::default()
+        };
+        assert!(kernel(&lab, &options).unwrap_err().is_usage());
+    }
+
+    #[test]
+    fn without_a_disc_the_metadata_service_says_who_the_machine_is() {
+        let mut scenario = Scenario::default();
+        scenario.vm.computer_name = "from-imds".to_owned();
+        let options = Options {
+            disc: Disc::Empty,
+            scenario: Some(scenario),
+            ..Options::default()
+        };
+        assert_eq!(expected(&options).unwrap().unwrap().host_name, "from-imds");
+    }
+
+    #[test]
+    fn disc_of_unknown_content_promises_nothing() {
+        let options = Options {
+            disc: Disc::Image("/x".into()),
+            ..Options::default()
+        };
+        assert_eq!(expected(&options).unwrap(), None);
+    }
+}
