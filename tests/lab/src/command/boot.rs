@@ -1,0 +1,284 @@
+//! `cargo lab boot`: the arguments of one boot, and the summary at its end.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lab::arch::Arch;
+use lab::boot::{self, Disc, Options, Outcome};
+use lab::fault::Fault;
+use lab::platform::{Platform, Scenario};
+use lab::progress;
+use lexopt::prelude::*;
+
+use super::usage;
+
+/// What `--help` shows.
+pub(crate) const HELP: &str = "\
+Boots a real kernel with preroot as its initramfs on the simulated platform, shows
+its console, and checks what its real init found.
+
+Usage: cargo lab boot [OPTION]...
+
+What boots
+  --arch ARCH         x86_64 (default) or aarch64
+  --kernel FILE       this kernel; default: the distribution's cloud kernel, fetched
+  --modules DIR       the modules of that kernel, as /lib/modules/VERSION
+  --initramfs FILE    this initramfs; default: packed around the preroot that is built
+  --without LIST      modules to leave out of the initramfs, such as udf,isofs
+  --root-disk FILE    a raw disk image with the root, which is copied and not changed;
+                      default: a small one of the distribution's own files. Without a
+                      file system at its very start, name the root with --append
+  --append ARGS       further kernel arguments; may be repeated
+
+What the platform says
+  --disc FILE|none    this image in the CD-ROM drive, or an empty drive;
+                      default: an image made around the document
+  --ovf FILE          this document as ovf-env.xml; default: tests/lab/data/ovf-env.xml.
+                      With --disc FILE: what the checks expect of that disc
+  --scenario NAME|FILE  what the platform is like (default: healthy); none: nobody is
+                      at the other end of the cable
+  --latency MS        added to each frame, one way (default: 0)
+  --pcap FILE         write every frame to this file
+
+How it runs
+  --timeout SECONDS   how long the machine may run (default: 120)
+  --cpus N            processors of the machine (default: 1)
+  --qemu ARGS         further arguments of the emulator; may be repeated
+  --keep              keep the working directory and say where it is
+  --quiet             show no console and no progress, only the verdict
+  --verbose           show what the platform heard, even when all went well
+
+Exit codes: 0 the real init found all that the disc asked for, and the platform accepted
+Ready; 1 something was missing or wrong, and is named; 2 used wrongly.
+";
+
+/// How much is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    Quiet,
+    Normal,
+    Verbose,
+}
+
+/// Reads the arguments, boots, and tells how it went.
+pub(crate) fn run(parser: lexopt::Parser) -> Result<ExitCode, Fault> {
+    let (options, detail) = parse(parser)?;
+    progress::set_quiet(detail == Detail::Quiet);
+    let outcome = boot::run(&options)?;
+    print(&outcome, &options, detail);
+    Ok(if outcome.passed() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Reads the arguments.
+fn parse(mut parser: lexopt::Parser) -> Result<(Options, Detail), Fault> {
+    let mut options = Options {
+        console: true,
+        ..Options::default()
+    };
+    let (mut detail, mut latency) = (Detail::Normal, None);
+    while let Some(argument) = parser.next().map_err(usage)? {
+        match argument {
+            Long("arch") => options.arch = arch(&mut parser)?,
+            Long("kernel") => options.kernel = Some(file(&mut parser)?),
+            Long("modules") => options.modules = Some(file(&mut parser)?),
+            Long("initramfs") => options.initramfs = Some(file(&mut parser)?),
+            Long("without") => {
+                let list = text(&mut parser)?;
+                options.without.extend(list.split(',').map(str::to_owned));
+            }
+            Long("root-disk") => options.root_disk = Some(file(&mut parser)?),
+            Long("append") => options.append.push(text(&mut parser)?),
+            Long("disc") => {
+                let value = file(&mut parser)?;
+                let empty = value.as_os_str() == "none";
+                options.disc = if empty {
+                    Disc::Empty
+                } else {
+                    Disc::Image(value)
+                };
+            }
+            Long("ovf") => options.document = Some(file(&mut parser)?),
+            Long("scenario") => options.scenario = scenario(&text(&mut parser)?)?,
+            Long("latency") => {
+                latency = Some(Duration::from_millis(number(
+                    &mut parser,
+                    "--latency",
+                    60_000,
+                )?));
+            }
+            Long("pcap") => options.pcap = Some(file(&mut parser)?),
+            Long("timeout") => {
+                options.time_limit = Duration::from_secs(number(&mut parser, "--timeout", 86_400)?);
+            }
+            Long("cpus") => options.cpus = number(&mut parser, "--cpus", 8)?.max(1) as u8,
+            Long("qemu") => {
+                let arguments = text(&mut parser)?;
+                options
+                    .emulator
+                    .extend(arguments.split_whitespace().map(str::to_owned));
+            }
+            Long("keep") => options.keep = true,
+            Long("quiet") | Short('q') => detail = Detail::Quiet,
+            Long("verbose") | Short('v') => detail = Detail::Verbose,
+            other => return Err(usage(other.unexpected())),
+        }
+    }
+    if let (Some(latency), Some(scenario)) = (latency, &mut options.scenario) {
+        scenario.link.latency = latency;
+    }
+    options.console = detail != Detail::Quiet;
+    Ok((options, detail))
+}
+
+/// Reads the name of a processor.
+pub(crate) fn arch(parser: &mut lexopt::Parser) -> Result<Arch, Fault> {
+    let name = text(parser)?;
+    Arch::parse(&name)
+        .ok_or_else(|| Fault::Usage(format!("--arch {name}: there are x86_64 and aarch64")))
+}
+
+/// Takes a scenario by its name, or from a file.
+fn scenario(name: &str) -> Result<Option<Scenario>, Fault> {
+    if name == "none" {
+        return Ok(None);
+    }
+    if let Some(scenario) = Scenario::named(name) {
+        return Ok(Some(scenario));
+    }
+    let path = PathBuf::from(name);
+    if !path.exists() {
+        let names = Scenario::names().join(", ");
+        return Err(Fault::Usage(format!(
+            "--scenario {name}: neither a file nor one of none, {names}"
+        )));
+    }
+    let text = std::fs::read_to_string(&path).map_err(Fault::file("read", &path))?;
+    let wrong = |error: lab::platform::ScenarioError| Fault::Content {
+        path,
+        why: error.to_string(),
+    };
+    Scenario::parse(&text).map(Some).map_err(wrong)
+}
+
+/// Reads a file's name; it is not looked at yet.
+fn file(parser: &mut lexopt::Parser) -> Result<PathBuf, Fault> {
+    let value = PathBuf::from(parser.value().map_err(usage)?);
+    // cargo runs us where the caller is, but our children run elsewhere.
+    if value.as_os_str() == "none" {
+        return Ok(value);
+    }
+    std::path::absolute(&value).map_err(Fault::file("find", &value))
+}
+
+/// Reads a word.
+fn text(parser: &mut lexopt::Parser) -> Result<String, Fault> {
+    parser.value().and_then(ValueExt::string).map_err(usage)
+}
+
+/// Reads a number that has a bound.
+fn number(parser: &mut lexopt::Parser, name: &str, most: u64) -> Result<u64, Fault> {
+    let value = text(parser)?;
+    match value.parse() {
+        Ok(number) if number <= most => Ok(number),
+        _ => Err(Fault::Usage(format!(
+            "{name} {value}: a number up to {most} is needed"
+        ))),
+    }
+}
+
+/// Prints the timeline and the verdict.
+fn print(outcome: &Outcome, options: &Options, detail: Detail) {
+    if detail == Detail::Verbose || (detail == Detail::Normal && !outcome.passed()) {
+        println!("\nWhat the platform heard and said");
+        let journal = outcome.platform.iter().flat_map(Platform::journal);
+        journal.for_each(|entry| println!("  {entry}"));
+    }
+    if detail != Detail::Quiet {
+        let mut timeline = outcome.words.lines("status").peekable();
+        if timeline.peek().is_some() {
+            println!("\nTimeline");
+            timeline.for_each(|line| println!("  {line}"));
+        }
+        println!("\nVerdict");
+    }
+    for check in &outcome.checks {
+        if detail != Detail::Quiet || !check.passed {
+            println!("  {check}");
+        }
+    }
+    let verdict = if outcome.passed() { "passed" } else { "FAILED" };
+    println!(
+        "boot {verdict}, {:.1} s in the emulator",
+        outcome.took.as_secs_f32()
+    );
+    if options.keep {
+        println!("kept: {}", outcome.directory().display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &[&str]) -> Result<(Options, Detail), Fault> {
+        parse(lexopt::Parser::from_iter(
+            std::iter::once(&"boot").chain(words),
+        ))
+    }
+
+    #[test]
+    fn unknown_option_is_named() {
+        let fault = parsed(&["--no-such"]).unwrap_err();
+        assert!(fault.is_usage());
+        assert!(fault.to_string().contains("--no-such"));
+    }
+
+    #[test]
+    fn option_without_its_value_is_refused() {
+        assert!(parsed(&["--kernel"]).unwrap_err().is_usage());
+    }
+
+    #[test]
+    fn number_out_of_bounds_is_refused_with_the_bound() {
+        let fault = parsed(&["--timeout", "soon"]).unwrap_err().to_string();
+        assert!(
+            fault.contains("--timeout soon") && fault.contains("86400"),
+            "{fault}"
+        );
+        assert!(parsed(&["--latency", "60001"]).is_err());
+    }
+
+    #[test]
+    fn disc_none_is_an_empty_drive_and_no_file() {
+        assert_eq!(parsed(&["--disc", "none"]).unwrap().0.disc, Disc::Empty);
+        let (options, _) = parsed(&["--disc", "/x/none"]).unwrap();
+        assert_eq!(options.disc, Disc::Image("/x/none".into()));
+    }
+
+    #[test]
+    fn lists_add_up() {
+        let (options, _) =
+            parsed(&["--append", "a=1 b", "--append", "c", "--without=udf,isofs"]).unwrap();
+        assert_eq!(options.append, ["a=1 b", "c"]);
+        assert_eq!(options.without, ["udf", "isofs"]);
+    }
+
+    #[test]
+    fn every_option_that_is_read_is_in_the_help() {
+        let source = include_str!("boot.rs");
+        let options = source
+            .split("Long(\"")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next());
+        for option in
+            options.filter(|option| option.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+        {
+            assert!(HELP.contains(&format!("--{option}")), "{option}");
+        }
+    }
+}
