@@ -26,6 +26,8 @@ const MAX_MODULES: usize = 1024;
 const MAX_PARAMETERS: usize = 1024;
 /// How deep soft dependencies and aliases may lead on.
 const MAX_DEPTH: u8 = 8;
+/// All soft dependencies of one module together.
+const MAX_SOFT_BYTES: usize = 8 << 10;
 /// How deep devices may lie in sysfs; a disc drive lies 9 deep.
 const MAX_DEVICE_DEPTH: u8 = 24;
 /// All modaliases of a machine together; a large one has some 20 KiB.
@@ -255,9 +257,9 @@ impl<'a> Modules<'a> {
         if let Some(outcome) = self.outcome(name) {
             return outcome;
         }
-        let soft = self.soft_dependencies_of(name);
-        let soft = soft.as_deref().and_then(SoftDependencies::parse);
-        for other in soft.iter().flat_map(SoftDependencies::before) {
+        let text = self.soft_dependencies_of(name);
+        let soft = || text.lines().filter_map(SoftDependencies::parse);
+        for other in soft().flat_map(|line| line.before()) {
             // They are wishes: without them the module has its own way to fail.
             let _ = self.load_at(other, depth.saturating_add(1));
         }
@@ -266,7 +268,7 @@ impl<'a> Modules<'a> {
             let outcome = self.insert(path, name, storage);
             self.remember(name, outcome)
         });
-        for other in soft.iter().flat_map(SoftDependencies::after) {
+        for other in soft().flat_map(|line| line.after()) {
             let _ = self.load_at(other, depth.saturating_add(1));
         }
         outcome
@@ -322,10 +324,18 @@ impl<'a> Modules<'a> {
         })
     }
 
-    fn soft_dependencies_of(&self, name: &str) -> Option<Text> {
-        self.find_line("modules.softdep", |line| {
-            SoftDependencies::parse(line).is_some_and(|found| same_name(found.module, name))
-        })
+    /// Gives all lines of one module: each wish in its source is a line of its own.
+    fn soft_dependencies_of(&self, name: &str) -> Text {
+        let mut text = Text::new();
+        self.each_line("modules.softdep", &mut |line| {
+            let is_its =
+                SoftDependencies::parse(line).is_some_and(|found| same_name(found.module, name));
+            if is_its && text.len() + line.len() < MAX_SOFT_BYTES {
+                text.push_str(line);
+                text.push('\n');
+            }
+        });
+        text
     }
 
     fn is_built_in(&self, name: &str) -> bool {
@@ -635,6 +645,31 @@ mod tests {
         let mut tried = names(&modules);
         tried.sort();
         assert_eq!(tried, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn every_line_of_a_modules_soft_dependencies_counts() {
+        let tree = Tree::new("lines");
+        tree.write("modules.dep", "kernel/btrfs.ko:\n");
+        tree.write(
+            "modules.builtin",
+            "kernel/blake2b_generic.ko\nkernel/crc32c_generic.ko\n",
+        );
+        tree.write(
+            "modules.alias",
+            "alias blake2b-256 blake2b_generic\nalias crypto-crc32c crc32c_generic\n",
+        );
+        // As depmod of kmod 30 wrote it for Debian's 6.1, shortened.
+        tree.write(
+            "modules.softdep",
+            "softdep btrfs pre: blake2b-256\nsoftdep cifs nls\nsoftdep btrfs pre: crypto-crc32c\n",
+        );
+        let mut modules = tree.modules("");
+        assert_eq!(modules.load("btrfs"), Err(ModuleFault::NoFile));
+        assert_eq!(
+            names(&modules),
+            ["blake2b_generic", "crc32c_generic", "btrfs"]
+        );
     }
 
     #[test]

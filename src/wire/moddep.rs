@@ -180,16 +180,16 @@ impl<'a> SoftDependencies<'a> {
     }
 
     /// Walks over the names to load before the module.
-    pub fn before(&self) -> impl Iterator<Item = &'a str> {
+    pub fn before(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.section("pre:")
     }
 
     /// Walks over the names to load after it.
-    pub fn after(&self) -> impl Iterator<Item = &'a str> {
+    pub fn after(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.section("post:")
     }
 
-    fn section(&self, wanted: &'static str) -> impl Iterator<Item = &'a str> {
+    fn section(&self, wanted: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
         let mut inside = false;
         self.words.split_ascii_whitespace().filter(move |word| {
             if word.ends_with(':') {
