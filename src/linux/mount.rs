@@ -12,6 +12,7 @@ use core::ffi::CStr;
 use core::fmt;
 
 pub use options::Options;
+use rustix::fd::BorrowedFd;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{self, Errno};
 use rustix::mount::{MountFlags, UnmountFlags};
@@ -119,8 +120,8 @@ fn mount_api(api: &Api) -> io::Result<()> {
 /// Before `/dev` is mounted the kernel cannot open one. Without any the descriptors lead to
 /// `/dev/null`: left closed, the next open file would be taken for the console.
 pub fn open_console() -> io::Result<()> {
-    // SAFETY: the descriptor is only asked for its flags, and may well not be open.
-    let error_output = unsafe { rustix::stdio::stderr() };
+    // SAFETY: the descriptor is only asked for its flags; one that is not open is refused by the kernel.
+    let error_output = unsafe { BorrowedFd::borrow_raw(2) };
     if rustix::io::fcntl_getfd(error_output).is_ok() {
         return Ok(());
     }
