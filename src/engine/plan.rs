@@ -94,6 +94,7 @@ impl fmt::Display for RootFault {
             1 | 13 => "no permission",
             2 => "no such file or directory",
             5 => "input/output error",
+            11 => "somebody holds it",
             17 => "it exists",
             18 => "another file system is in the way",
             20 => "not a directory",

@@ -28,8 +28,8 @@ pub const CUSTOM_DATA_TEXT_MAX: usize = 128 * 1024;
 const TAGS_MAX: usize = 2048;
 /// Most nodes: a tag and the text after it.
 const NODES_MAX: u32 = 4096;
-/// Most equals signs: each may be an attribute or a namespace, whose checks are quadratic.
-const EQUALS_MAX: usize = 512;
+/// Most equals signs: each may be an attribute or a namespace, whose checks are quadratic and worse.
+const EQUALS_MAX: usize = 256;
 
 const AZURE: &str = "http://schemas.microsoft.com/windowsazure";
 const INSTANCE: &str = "http://www.w3.org/2001/XMLSchema-instance";
