@@ -277,15 +277,15 @@ mod tests {
     impl Scratch {
         /// In memory where there is such a place: what is synced there does not wait for other writers.
         fn new() -> Self {
-            let memory = PathBuf::from("/dev/shm");
-            Self::below(if memory.is_dir() {
-                memory
+            let memory = Path::new("/dev/shm");
+            if memory.is_dir() {
+                Self::below(memory)
             } else {
-                env::temp_dir()
-            })
+                Self::below(&env::temp_dir())
+            }
         }
 
-        fn below(directory: PathBuf) -> Self {
+        fn below(directory: &Path) -> Self {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
             let path = directory.join(format!("preroot-test-{}-{number}", process::id()));
@@ -729,7 +729,7 @@ mod tests {
 
     #[test]
     fn attributes_of_the_replaced_file_are_copied() {
-        let scratch = Scratch::below(env::temp_dir());
+        let scratch = Scratch::below(&env::temp_dir());
         let path = scratch.inside("etc/hostname");
         host::write(&path, "old").unwrap();
         match fs::setxattr(
@@ -799,7 +799,7 @@ mod tests {
         scratch
             .root()
             .list("/etc", &mut |name| {
-                assert!(names.insert(String::from(name)))
+                assert!(names.insert(String::from(name)));
             })
             .unwrap();
         assert_eq!(names.len(), 300);

@@ -372,6 +372,7 @@ fn preprovisioned(platform: Node<'_, '_>) -> Result<Preprovisioned, OvfFault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fmt::Write as _;
     use std::format;
 
     const GOOD: &str = include_str!("../../tests/data/ovf/everything.xml");
@@ -412,7 +413,7 @@ mod tests {
     #[test]
     fn markup_that_is_costly_to_parse_is_refused_by_its_count() {
         let namespaces = (0..EQUALS_MAX).fold(String::new(), |mut all, n| {
-            all.push_str(&format!("<a xmlns:n{n}=\"u{n}\">"));
+            write!(all, "<a xmlns:n{n}=\"u{n}\">").unwrap();
             all
         });
         let document = GOOD.replace("<wa:Version>", &format!("{namespaces}<wa:Version>"));

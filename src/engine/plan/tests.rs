@@ -178,15 +178,17 @@ impl RootView for Memory {
 
 /// An identity with these elements in its document.
 fn identity(elements: &str, keys: &[&str]) -> Identity {
-    let keys: String = keys
-        .iter()
-        .map(|key| format!("<PublicKey><Value>{key}</Value></PublicKey>"))
-        .collect();
+    let mut list = String::new();
+    for key in keys {
+        list.push_str("<PublicKey><Value>");
+        list.push_str(key);
+        list.push_str("</Value></PublicKey>");
+    }
     let document = format!(
         r#"<Environment xmlns:wa="http://schemas.microsoft.com/windowsazure"
             xmlns="http://schemas.microsoft.com/windowsazure"><ProvisioningSection>
             <LinuxProvisioningConfigurationSet><HostName>vm-demo01</HostName>{elements}
-            <SSH><PublicKeys>{keys}</PublicKeys></SSH></LinuxProvisioningConfigurationSet>
+            <SSH><PublicKeys>{list}</PublicKeys></SSH></LinuxProvisioningConfigurationSet>
             </ProvisioningSection><PlatformSettingsSection><PlatformSettings/>
             </PlatformSettingsSection></Environment>"#
     );
