@@ -15,6 +15,7 @@ use crate::linux::clock;
 use crate::linux::log::{Level, Log};
 use crate::linux::mount::{self, Mounts};
 use crate::linux::root::Root;
+use crate::wire::ovf::Password;
 use crate::wire::timestamp;
 use crate::wire::vmid::VmId;
 
@@ -195,7 +196,10 @@ impl Rooted {
             return Err(RootedFault::ReadOnly);
         };
         let mut salt = [0; 16];
-        if clock::random_secret(&mut salt).is_err() {
+        // Only a password needs it, and on a cold machine the kernel takes a second to have it.
+        if matches!(identity.password, Password::Given(_))
+            && clock::random_secret(&mut salt).is_err()
+        {
             return Err(RootedFault::Plan(PlanFault::Hash));
         }
         let context = Context {

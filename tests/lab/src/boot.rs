@@ -347,7 +347,7 @@ fn platform(
     let mut platform = Platform::new(scenario);
     if let Some(path) = &options.pcap {
         let file = fs::File::create(path).map_err(Fault::file("create", path))?;
-        let writer = pcap::Writer::new(Box::new(file) as Box<dyn io::Write>);
+        let writer = pcap::Writer::new(Box::new(file) as Box<dyn io::Write + Send>);
         platform.record(writer.map_err(Fault::file("write", path))?);
     }
     Ok(platform)
