@@ -35,6 +35,9 @@ block environment <<END
 $(tr '\0' '\n' </proc/1/environ)
 END
 
+# What it was called so far, and what it is called now: naming the machine is init's work.
+say handed_hostname "$(cat /proc/sys/kernel/hostname)"
+hostname -F /etc/hostname
 say kernel_hostname "$(cat /proc/sys/kernel/hostname)"
 say hostname "$(cat /etc/hostname)"
 admin= home=
