@@ -8,7 +8,7 @@ use core::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -23,12 +23,12 @@ use crate::progress::{self, Step};
 use crate::qemu::{self, Cable, Exit, Machine, Peer, Unplugged, Watch};
 use crate::verdict::{Check, Testimony, judge};
 use crate::words::Words;
-use crate::{ext4, rootfs};
+use crate::{ext4, product, rootfs};
 
 /// The network card's address, of a range that Azure uses.
 pub const MAC: [u8; 6] = [0x00, 0x0d, 0x3a, 0x5e, 0x11, 0x0a];
 
-/// The VM's id, as DMI has it.
+/// The VM's id, as the platform has it.
 pub const VM_ID: &str = "6c2d1f04-93a7-4b58-8e0f-51d3a2b7c964";
 
 /// The document on the default disc.
@@ -220,19 +220,36 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
     let traits = options.arch.traits();
     let work = Work::begin(&lab, options.keep)?;
     let expected = expected(options)?;
-    let mut platform = match &options.scenario {
-        Some(scenario) => Some(platform(options, scenario.clone(), expected.as_ref())?),
+    let scenario = options
+        .scenario
+        .clone()
+        .map(|scenario| settled(scenario, expected.as_ref()));
+    let vm_id = scenario
+        .as_ref()
+        .map_or(VM_ID, |scenario| &scenario.vm.id)
+        .to_owned();
+    let mut platform = match scenario {
+        Some(scenario) => Some(platform(options, scenario)?),
         None => None,
     };
     let kernel = kernel(&lab, options)?;
     let qemu = lab.tool(traits.system)?;
-    let preroot = match (&options.initramfs, &options.root_disk) {
-        (Some(_), Some(_)) => None,
-        _ => Some(build(&lab, options.arch)?),
-    };
-    let initramfs = match (&options.initramfs, &preroot) {
-        (Some(given), _) => given.clone(),
-        (None, preroot) => pack(&lab, options, preroot.as_deref(), &kernel, &work.path)?,
+    let (preroot, initramfs) = match (&options.initramfs, &options.root_disk) {
+        (Some(given), Some(_)) => (None, given.clone()),
+        (given, root_disk) => {
+            let preroot = product::build(&lab, options.arch)?;
+            // The lab's own disk needs no other file system, and an emulated machine unpacks
+            // slowly.
+            let root_fs = root_disk.is_none().then_some("ext4");
+            let initramfs = if let Some(given) = given {
+                given.clone()
+            } else {
+                let output = work.path.join("initramfs.img");
+                product::pack(&lab, &preroot, &kernel, root_fs, &options.without, &output)?;
+                output
+            };
+            (Some(preroot), initramfs)
+        }
     };
     let disc = disc(options, &work.path)?;
     let root_disk = work.path.join("root.img");
@@ -251,7 +268,7 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
     if !traits.dmi {
         append.extend([
             "preroot.platform=azure".to_owned(),
-            format!("preroot.vm-id={VM_ID}"),
+            format!("preroot.vm-id={vm_id}"),
         ]);
     }
     append.extend(options.append.iter().cloned());
@@ -263,7 +280,7 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
         root_disk: root_disk.clone(),
         disc,
         mac: MAC,
-        vm_id: VM_ID.to_owned(),
+        vm_id: vm_id.clone(),
         cpus: options.cpus,
         memory: 512,
         time_limit: options.time_limit,
@@ -320,13 +337,8 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
     })
 }
 
-/// Starts the platform for one VM.
-fn platform(
-    options: &Options,
-    mut scenario: Scenario,
-    expected: Option<&Expected>,
-) -> Result<Platform, Fault> {
-    /// Takes the lab's value where the scenario has none of its own.
+/// Lets the metadata service say what the document says, where the scenario has no word of its own.
+fn settled(mut scenario: Scenario, expected: Option<&Expected>) -> Scenario {
     fn settle<T: PartialEq>(value: &mut T, unset: &T, ours: T) {
         if value == unset {
             *value = ours;
@@ -344,6 +356,11 @@ fn platform(
         settle(&mut vm.user, &unset.user, expected.user.clone());
         settle(&mut vm.keys, &unset.keys, expected.keys.clone());
     }
+    scenario
+}
+
+/// Starts the platform for one VM.
+fn platform(options: &Options, scenario: Scenario) -> Result<Platform, Fault> {
     let mut platform = Platform::new(scenario);
     if let Some(path) = &options.pcap {
         let file = fs::File::create(path).map_err(Fault::file("create", path))?;
@@ -356,13 +373,8 @@ fn platform(
 /// Reads what the disc asks for, if that is known.
 fn expected(options: &Options) -> Result<Option<Expected>, Fault> {
     match (&options.disc, &options.document) {
-        // Without a disc the metadata service is all there is.
-        (Disc::Empty, None) => Ok(options.scenario.as_ref().map(|scenario| Expected {
-            host_name: scenario.vm.computer_name.clone(),
-            user: scenario.vm.user.clone(),
-            keys: scenario.vm.keys.clone(),
-        })),
-        (Disc::Image(_), None) => Ok(None),
+        // A machine without a disc is a specialized one, whose identity is on its root already.
+        (Disc::Empty | Disc::Image(_), None) => Ok(None),
         (_, Some(path)) => {
             let text = fs::read_to_string(path).map_err(Fault::file("read", path))?;
             Expected::parse(&text, path).map(Some)
@@ -392,78 +404,6 @@ fn kernel(lab: &Lab, options: &Options) -> Result<Kernel, Fault> {
             "--modules needs --kernel FILE, the kernel they are for".to_owned(),
         )),
     }
-}
-
-/// Starts a command line of cargo in the project, building into the same directory as the caller.
-fn cargo(lab: &Lab, verb: &str) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .current_dir(lab.project())
-        .arg(verb)
-        .arg("--target-dir")
-        .arg(lab.target());
-    command
-}
-
-/// Runs cargo, whose own progress is shown as it comes.
-fn run_cargo(mut command: Command, what: &str) -> Result<(), Fault> {
-    if progress::is_quiet() {
-        return progress::run(&mut command).map(|_| ());
-    }
-    let step = Step::begin(what);
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr())
-        .status();
-    let status = status.map_err(Fault::file("run", Path::new("cargo")))?;
-    if !status.success() {
-        return Err(Fault::Program {
-            command: what.to_owned(),
-            ended: format!("failed ({status})"),
-            said: String::new(),
-        });
-    }
-    step.end();
-    Ok(())
-}
-
-/// Builds the product for a machine.
-pub fn build(lab: &Lab, arch: Arch) -> Result<PathBuf, Fault> {
-    let target = arch.traits().target;
-    let mut command = cargo(lab, "build");
-    command.args(["--release", "--package", "preroot", "--target", target]);
-    run_cargo(command, &format!("building preroot for {target}"))?;
-    Ok(lab.target().join(target).join("release/preroot"))
-}
-
-/// Packs the product and the modules that it needs into an initramfs.
-fn pack(
-    lab: &Lab,
-    options: &Options,
-    preroot: Option<&Path>,
-    kernel: &Kernel,
-    work: &Path,
-) -> Result<PathBuf, Fault> {
-    let output = work.join("initramfs.img");
-    let mut command = cargo(lab, "run");
-    command.args(["--quiet", "--package", "initramfs", "--"]);
-    command
-        .arg("--preroot")
-        .arg(preroot.unwrap_or(Path::new("preroot")));
-    command
-        .arg("--modules")
-        .arg(&kernel.modules)
-        .arg("--output")
-        .arg(&output);
-    if options.root_disk.is_none() {
-        // The lab's own disk needs no more, and an emulated machine unpacks slowly.
-        command.args(["--root-fs", "ext4"]);
-    }
-    if !options.without.is_empty() {
-        command.arg("--without").arg(options.without.join(","));
-    }
-    run_cargo(command, "packing the initramfs")?;
-    Ok(output)
 }
 
 /// Gives the medium, made around the document if none was brought.
@@ -536,23 +476,26 @@ mod tests {
     }
 
     #[test]
-    fn without_a_disc_the_metadata_service_says_who_the_machine_is() {
-        let mut scenario = Scenario::default();
-        scenario.vm.computer_name = "from-imds".to_owned();
-        let options = Options {
-            disc: Disc::Empty,
-            scenario: Some(scenario),
-            ..Options::default()
+    fn scenario_that_names_the_machine_has_the_last_word() {
+        let expected = Expected {
+            host_name: "on-disc".into(),
+            ..Expected::default()
         };
-        assert_eq!(expected(&options).unwrap().unwrap().host_name, "from-imds");
+        let own = Scenario::parse("vm.computer_name = own").unwrap();
+        assert_eq!(settled(own, Some(&expected)).vm.computer_name, "own");
+        let unset = settled(Scenario::default(), Some(&expected)).vm;
+        assert_eq!(unset.computer_name, "on-disc");
+        assert_eq!(unset.id, VM_ID);
     }
 
     #[test]
-    fn disc_of_unknown_content_promises_nothing() {
-        let options = Options {
-            disc: Disc::Image("/x".into()),
-            ..Options::default()
-        };
-        assert_eq!(expected(&options).unwrap(), None);
+    fn nothing_is_promised_without_a_document() {
+        for disc in [Disc::Empty, Disc::Image("/x".into())] {
+            let options = Options {
+                disc,
+                ..Options::default()
+            };
+            assert_eq!(expected(&options).unwrap(), None);
+        }
     }
 }

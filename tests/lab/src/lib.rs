@@ -13,6 +13,7 @@ pub mod fault;
 pub mod fetch;
 pub mod kernel;
 pub mod platform;
+pub mod product;
 pub mod progress;
 pub mod qemu;
 pub mod rootfs;

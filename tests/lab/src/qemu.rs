@@ -44,7 +44,7 @@ pub struct Machine {
     pub disc: Option<PathBuf>,
     /// The network card's address.
     pub mac: [u8; 6],
-    /// The id of the VM, as its DMI tables have it.
+    /// The id of the VM, as the platform has it.
     pub vm_id: String,
     /// Processors.
     pub cpus: u8,
@@ -403,7 +403,7 @@ fn arguments(machine: &Machine, cable: &Cable) -> Result<Vec<String>, Fault> {
     let tag = format!("type=3,manufacturer=Microsoft Corporation,asset={ASSET_TAG}");
     let system = format!(
         "type=1,manufacturer=Microsoft Corporation,product=Virtual Machine,uuid={}",
-        machine.vm_id
+        first_generation(&machine.vm_id)
     );
     add(&["-smbios", &tag, "-smbios", &system]);
     let net = format!(
@@ -417,6 +417,28 @@ fn arguments(machine: &Machine, cable: &Cable) -> Result<Vec<String>, Fault> {
     add(&["-netdev", &net, "-device", &card]);
     all.extend(machine.extra.iter().cloned());
     Ok(all)
+}
+
+/// Writes a VM's id as a machine without EFI shows it: the bytes of the first three parts swapped.
+///
+/// A VM of the first generation has a firmware that is older than the rule on their order.
+fn first_generation(id: &str) -> String {
+    let swap = |part: &str| {
+        let bytes = part.as_bytes().rchunks(2);
+        bytes.map(String::from_utf8_lossy).collect::<String>()
+    };
+    let part = |(index, part): (usize, &str)| {
+        if index < 3 {
+            swap(part)
+        } else {
+            part.to_owned()
+        }
+    };
+    id.split('-')
+        .enumerate()
+        .map(part)
+        .collect::<Vec<_>>()
+        .join("-")
 }
 
 /// Gives a file's name as an argument of its own.
@@ -466,6 +488,14 @@ mod tests {
         );
         assert!(line.contains("mac=00:0d:3a:01:02:ff"), "{line}");
         assert!(line.ends_with("-s"), "{line}");
+    }
+
+    #[test]
+    fn id_of_a_first_generation_machine_is_swapped_in_its_first_three_parts() {
+        assert_eq!(
+            first_generation("01234567-89ab-cdef-0123-456789abcdef"),
+            "67452301-ab89-efcd-0123-456789abcdef"
+        );
     }
 
     #[test]

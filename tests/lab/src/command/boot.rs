@@ -35,7 +35,8 @@ What the platform says
   --disc FILE|none    this image in the CD-ROM drive, or an empty drive;
                       default: an image made around the document
   --ovf FILE          this document as ovf-env.xml; default: tests/lab/data/ovf-env.xml.
-                      With --disc FILE: what the checks expect of that disc
+                      With --disc: what the machine must become; without, nothing is
+                      expected of its identity
   --scenario NAME|FILE  what the platform is like (default: healthy); none: nobody is
                       at the other end of the cable
   --latency MS        added to each frame, one way (default: 0)
