@@ -22,8 +22,9 @@ use talc::source::Claim;
 const ARENA_BYTES: usize = 4 << 20;
 static mut ARENA: [u8; ARENA_BYTES] = [0; ARENA_BYTES];
 
-// SAFETY: nothing else names `ARENA`.
-const CLAIM: Claim = unsafe { Claim::array(&raw mut ARENA) };
+const PLACE: *mut [u8; ARENA_BYTES] = &raw mut ARENA;
+// SAFETY: nothing else names `ARENA` or `PLACE`.
+const CLAIM: Claim = unsafe { Claim::array(PLACE) };
 
 // SAFETY: this program never has a second thread, and no signal handlers.
 #[global_allocator]

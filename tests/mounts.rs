@@ -4,8 +4,6 @@
 //! root it takes a user namespace; where neither is allowed the tests say that they are skipped, and
 //! fail when `CI` or `PREROOT_STRICT` is set.
 
-#![expect(missing_docs, reason = "tests are named by what they claim")]
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chroot, symlink};
 use std::path::{Path, PathBuf};

@@ -22,7 +22,7 @@ const MAC: [u8; 6] = [0x00, 0x0d, 0x3a, 0x12, 0x34, 0x56];
 /// A round trip.
 const RTT: Duration = Duration::from_millis(20);
 /// As long as the default budget of a boot.
-const BUDGET: Duration = Duration::from_secs(1200);
+const BUDGET: Duration = Duration::from_mins(20);
 
 /// The platform's end of a cable, and the time.
 struct World {
@@ -96,12 +96,11 @@ impl Run {
 
     fn journal(&self) -> String {
         let world = self.world.borrow();
-        world
-            .platform
-            .journal()
-            .iter()
-            .map(|entry| format!("{entry}\n"))
-            .collect()
+        let entries = world.platform.journal().iter();
+        entries
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     fn complaints(&self) -> Vec<String> {
@@ -202,7 +201,7 @@ fn run_on(scenario: Scenario, health: Health<'_>, macs: &[[u8; 6]], wanted: Dura
         let at = now();
         let report = (at >= wanted).then_some(health);
         transport.poll(at, |connection| {
-            run.outcome = wireserver.poll(at, connection, report)
+            run.outcome = wireserver.poll(at, connection, report);
         });
         run.last_fault = wireserver.fault().map(|(fault, _)| fault);
         if run.outcome.is_some() {
@@ -425,7 +424,7 @@ fn a_report_that_comes_late_echoes_a_fresh_goal_state() {
     assert_ready(&run);
     // One connection, goal state and report: no stale report in between.
     assert!(
-        run.ended - late <= RTT * 4,
+        run.ended <= late + RTT * 4,
         "{:?}\n{}",
         run.ended,
         run.journal()

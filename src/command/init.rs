@@ -6,7 +6,8 @@
 use core::ffi::CStr;
 use core::time::Duration;
 
-use heapless::{String, Vec};
+use alloc::string::{String, ToString as _};
+use heapless::Vec;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::AsFd as _;
 use rustix::system::RebootCommand;
@@ -22,14 +23,14 @@ use crate::linux::mount;
 use crate::linux::uevent::{News, Uevents};
 use crate::linux::{clock, dmi, files, poll, process};
 use crate::wire::cmdline::{CommandLine, RootSpec, RootWait};
-use crate::wire::superblock;
+use crate::wire::superblock::{self, Kind};
 
 /// Where the real root is mounted until it is the root.
 const ROOT: &str = "/sysroot";
 /// How long the root's device is waited for, unless the command line says.
 const ROOT_WAIT: Duration = Duration::from_secs(90);
 /// "For ever", for sums of times.
-const FOREVER: Duration = Duration::from_secs(365 * 86400);
+const FOREVER: Duration = Duration::from_hours(365 * 24);
 /// How often the devices are looked at again although nothing was heard.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a person has to read why, before the machine restarts.
@@ -61,7 +62,7 @@ pub(super) fn run() -> Exit {
         );
     });
     // The root is where this command mounts it, and as long in coming as this command waits.
-    options.root = String::try_from(ROOT).ok();
+    options.root = ROOT.try_into().ok();
     options.wait_root = Some(options.timeout);
 
     let wanted = line.value("preroot") != Some("off")
@@ -86,7 +87,7 @@ pub(super) fn run() -> Exit {
 }
 
 /// Why there is no root, in words for the console and the portal.
-type Reason = String<256>;
+type Reason = String;
 
 struct Boot<'a> {
     log: Log,
@@ -112,7 +113,7 @@ impl Boot<'_> {
         };
         let device = self.find_root(&spec)?;
         let found = clock::monotonic();
-        if let Some(obstacle) = device.kind.and_then(|kind| kind.obstacle()) {
+        if let Some(obstacle) = device.kind.and_then(Kind::obstacle) {
             return Err(reason(format_args!("root={spec}: {obstacle}")));
         }
         let mut types: Vec<&str, 8> = Vec::new();
@@ -290,7 +291,7 @@ impl Boot<'_> {
     }
 
     /// Says why there is no root, tells the platform, and does what was asked for.
-    fn fail(mut self, options: &Options, reason: &Reason) -> ! {
+    fn fail(mut self, options: &Options, reason: &str) -> ! {
         self.log.line(
             Level::Error,
             format_args!(
@@ -309,7 +310,7 @@ impl Boot<'_> {
 }
 
 fn reason(text: core::fmt::Arguments<'_>) -> Reason {
-    crate::wire::report::clip_format(text)
+    text.to_string()
 }
 
 /// Runs the real init in place of this process; returns only if that fails.

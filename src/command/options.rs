@@ -134,7 +134,7 @@ impl Default for Options {
             vm_id: None,
             ready: Ready::Rooted,
             steps: Steps::ALL,
-            timeout: Duration::from_secs(1200),
+            timeout: Duration::from_mins(20),
             dry_run: false,
             log: LogTo::Auto,
             on_fail: OnFail::Reboot,
@@ -225,7 +225,7 @@ impl Options {
                 self.nic = Some(text(
                     value,
                     "the name of an interface, 15 characters at most",
-                )?)
+                )?);
             }
             "media" => self.media = Some(text(value, "a device or a file")?),
             "disc-reader" => {

@@ -136,6 +136,11 @@ impl Rooted {
         false
     }
 
+    /// Tells whether the root is here.
+    pub(super) fn is_here(&self) -> bool {
+        matches!(self.state, State::Here { .. })
+    }
+
     /// Tells whether the root did not come in time.
     pub(super) fn is_missed(&self) -> bool {
         matches!(self.state, State::Missed)

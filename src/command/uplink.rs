@@ -104,7 +104,7 @@ impl Uplink {
         let wireserver = self.wireserver.as_mut()?;
         let mut outcome = None;
         transport.poll(now, |connection| {
-            outcome = wireserver.poll(now, connection, health)
+            outcome = wireserver.poll(now, connection, health);
         });
 
         if let Some((fault, count)) = wireserver.fault()

@@ -73,9 +73,6 @@ struct Worker<'a> {
     rooted: Rooted,
     disc: Disc,
     identity: Option<Identity>,
-    /// Whether there is an identity to wait for: not on a root that has it already.
-    identity_awaited: bool,
-    root_here: bool,
     applied: bool,
     verdict: Verdict,
     /// The description of a failure, as the platform wants it.
@@ -114,8 +111,6 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) -> E
         rooted: Rooted::new(options, start),
         disc: Disc::Over,
         identity: None,
-        identity_awaited: true,
-        root_here: false,
         applied: false,
         verdict: Verdict::Open,
         description: String::new(),
@@ -143,13 +138,9 @@ fn firmware_vm_id() -> Option<VmId> {
 }
 
 impl Worker<'_> {
-    fn now(&self) -> Duration {
-        clock::monotonic()
-    }
-
     /// Time since the start, as the report counts it.
     fn since_start(&self) -> Duration {
-        self.now().saturating_sub(self.start)
+        clock::monotonic().saturating_sub(self.start)
     }
 
     fn work(&mut self, supervisor: &Channel) -> Exit {
@@ -165,7 +156,7 @@ impl Worker<'_> {
             self.fail(format_args!("no rtnetlink: error {}", error.raw_os_error()));
             return Exit::Failed;
         }
-        if self.identity_awaited {
+        if matches!(self.verdict, Verdict::Open) {
             match Reader::start(self.options) {
                 Ok(reader) => self.disc = Disc::Awaited(reader),
                 Err(error) => self.fail(format_args!(
@@ -176,7 +167,7 @@ impl Worker<'_> {
         }
         let mut patience = Patience::default();
         loop {
-            let now = self.now();
+            let now = clock::monotonic();
             self.look_for_root();
             self.hear_supervisor(supervisor);
             self.hear_disc(now);
@@ -197,12 +188,8 @@ impl Worker<'_> {
     }
 
     fn look_for_root(&mut self) {
-        if self.root_here {
-            return;
-        }
-        let now = self.now();
+        let now = clock::monotonic();
         if self.rooted.poll(now) {
-            self.root_here = true;
             self.report
                 .phase("root", Duration::ZERO, self.since_start(), format_args!(""));
             match self.rooted.marked(self.vm_id) {
@@ -212,7 +199,6 @@ impl Worker<'_> {
                         Level::Info,
                         format_args!("root ok: it has its identity; only the report is missing"),
                     );
-                    self.identity_awaited = false;
                     self.disc = Disc::Over;
                     self.applied = true;
                     self.verdict = if self.reports() {
@@ -222,7 +208,6 @@ impl Worker<'_> {
                     };
                 }
                 Marked::Reported => {
-                    self.identity_awaited = false;
                     self.disc = Disc::Over;
                     self.applied = true;
                     self.verdict = Verdict::Ready(Outcome::NothingToDo);
@@ -291,7 +276,6 @@ impl Worker<'_> {
             }
             Some(News::Absent(reason)) => {
                 self.disc = Disc::Over;
-                self.identity_awaited = false;
                 self.report
                     .phase("disc", Duration::ZERO, took, format_args!("{reason}"));
                 self.log.line(
@@ -337,7 +321,7 @@ impl Worker<'_> {
     }
 
     fn apply_when_possible(&mut self) {
-        if self.applied || !self.root_here || !matches!(self.verdict, Verdict::Open) {
+        if self.applied || !self.rooted.is_here() || !matches!(self.verdict, Verdict::Open) {
             return;
         }
         let Some(identity) = self.identity.take() else {
@@ -426,7 +410,7 @@ impl Worker<'_> {
                     format_args!(
                         "{what} reported status={status} ms={} after start, {} after kernel",
                         to.as_millis(),
-                        self.now().as_millis()
+                        clock::monotonic().as_millis()
                     ),
                 );
                 decided
@@ -520,7 +504,7 @@ impl Worker<'_> {
     fn awaited(&self) -> String {
         match (&self.verdict, &self.disc) {
             (Verdict::Open, Disc::Awaited(_)) => String::from("the provisioning disc"),
-            (Verdict::Open, _) if !self.root_here => {
+            (Verdict::Open, _) if !self.rooted.is_here() => {
                 alloc::format!("the root at {}", self.rooted.places().join(" or "))
             }
             _ => self.uplink.awaited().to_string(),
@@ -558,7 +542,7 @@ impl Worker<'_> {
             ));
         }
         self.uplink.wait_on(&mut fds);
-        let _ = poll::wait(&mut fds, Some(due.saturating_sub(self.now())));
+        let _ = poll::wait(&mut fds, Some(due.saturating_sub(clock::monotonic())));
     }
 
     /// Writes down what happened, and leaves the root as it was found.
@@ -573,7 +557,10 @@ impl Worker<'_> {
             _ => Outcome::Failed,
         };
         let ready = self.accepted && matches!(self.verdict, Verdict::Ready(_));
-        if ready && self.root_here && self.rooted.mark_reported(self.vm_id, &self.log).is_err() {
+        if ready
+            && self.rooted.is_here()
+            && self.rooted.mark_reported(self.vm_id, &self.log).is_err()
+        {
             self.log.line(
                 Level::Warning,
                 format_args!("the report is not noted on the root: the next boot repeats it"),
@@ -585,7 +572,7 @@ impl Worker<'_> {
             json.truncate(length);
             files::write_private(RUN_DIRECTORY, REPORT_NAME, &json);
             // A boot with nothing to do leaves no trace on the root.
-            if self.report.result != Outcome::NothingToDo && self.root_here {
+            if self.report.result != Outcome::NothingToDo && self.rooted.is_here() {
                 self.rooted.leave(REPORT_COPY, json);
             }
         }

@@ -26,7 +26,7 @@ impl Random {
 
     /// Returns `duration` and up to a quarter more: never less, because some waits are a minimum.
     pub fn jitter(&mut self, duration: Duration) -> Duration {
-        let most = (duration / 4).as_micros() as u64;
+        let most = duration.as_micros() as u64 >> 2;
         let more = u64::from(self.bits()).checked_rem(most).unwrap_or(0);
         duration.saturating_add(Duration::from_micros(more))
     }

@@ -54,6 +54,10 @@ struct Offer {
 }
 
 /// What a frame meant to the client.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is looked at once and dropped, and there is no heap"
+)]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// Nothing, or not for us.
@@ -123,26 +127,24 @@ impl Client {
         }
         match &self.phase {
             Phase::Bound => return None,
-            Phase::Selecting => {}
             // No better offer came.
             Phase::Holding(offer) => {
                 let offer = offer.clone();
                 self.take(offer, now);
             }
             Phase::Requesting(_) if self.wait.tries() >= MAX_REQUESTS => self.start_over(now),
-            Phase::Requesting(_) => {}
+            Phase::Selecting | Phase::Requesting(_) => {}
         }
-        let ask = match &self.phase {
-            Phase::Requesting(offer) => Ask::Request {
+        let ask = if let Phase::Requesting(offer) = &self.phase {
+            Ask::Request {
                 address: offer.lease.address,
                 server: offer.lease.server,
-            },
-            _ => {
-                self.discovers = self.discovers.saturating_add(1);
-                let seconds = now.saturating_sub(self.started).as_secs();
-                self.seconds = u16::try_from(seconds).unwrap_or(u16::MAX);
-                Ask::Discover
             }
+        } else {
+            self.discovers = self.discovers.saturating_add(1);
+            let seconds = now.saturating_sub(self.started).as_secs();
+            self.seconds = u16::try_from(seconds).unwrap_or(u16::MAX);
+            Ask::Discover
         };
         // Some relays only deliver a broadcast to a machine without an address; most deliver either.
         let broadcast = self.wait.tries() % 2 == 1;

@@ -51,6 +51,10 @@ pub struct FrameBuffers {
 
 impl FrameBuffers {
     /// Creates empty buffers.
+    #[expect(
+        clippy::large_stack_arrays,
+        reason = "made at build time, for a static"
+    )]
     pub const fn new() -> Self {
         FrameBuffers {
             receive: [0; MAX_RECEIVE],

@@ -210,9 +210,11 @@ impl<L: Link> Connection for Handle<'_, '_, L> {
         match socket.state() {
             tcp::State::SynSent | tcp::State::SynReceived => State::Opening,
             tcp::State::Established => State::Open,
-            tcp::State::CloseWait | tcp::State::LastAck => State::Ending,
-            // Our side has ended first; the server may go on.
-            tcp::State::FinWait1 | tcp::State::FinWait2 => State::Ending,
+            // Whichever side has ended first, the server's last words may still come.
+            tcp::State::CloseWait
+            | tcp::State::LastAck
+            | tcp::State::FinWait1
+            | tcp::State::FinWait2 => State::Ending,
             _ if socket.can_recv() => State::Ending,
             _ => State::Closed,
         }

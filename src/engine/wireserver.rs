@@ -289,7 +289,7 @@ impl<'b> Wireserver<'b> {
                 self.outcome = Some(Outcome::Accepted {
                     door: self.door,
                     status,
-                })
+                });
             }
             Step::GoalState => {
                 match goalstate::parse(exchange::body(self.buffer, response.body.clone())) {

@@ -31,9 +31,10 @@ pub fn take_buffers() -> Option<(&'static mut Buffers, &'static mut transport::S
     if TAKEN.swap(true, Ordering::Relaxed) {
         return None;
     }
-    // SAFETY: only this line names the static, and the swap lets it run once.
-    let buffers = unsafe { &mut *(&raw mut BUFFERS) };
+    let (buffers, sockets) = (&raw mut BUFFERS, &raw mut SOCKETS);
+    // SAFETY: only this function names the static, and the swap lets it run once.
+    let buffers = unsafe { buffers.as_mut() }?;
     // SAFETY: as above.
-    let sockets = unsafe { &mut *(&raw mut SOCKETS) };
+    let sockets = unsafe { sockets.as_mut() }?;
     Some((buffers, sockets))
 }

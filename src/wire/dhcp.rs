@@ -146,7 +146,6 @@ impl Message<'_> {
             packet.set_flags(smoltcp::wire::DhcpFlags::BROADCAST);
         }
 
-        let [a, b, c, d, e, f] = self.mac;
         let kind = match self.ask {
             Ask::Discover => 1,
             Ask::Request { .. } => 3,
@@ -159,7 +158,9 @@ impl Message<'_> {
             put(code::REQUESTED, &address.octets())?;
             put(code::SERVER, &server.octets())?;
         }
-        put(code::CLIENT_ID, &[1, a, b, c, d, e, f])?;
+        let mut client = [1; 7];
+        client.get_mut(1..)?.copy_from_slice(&self.mac);
+        put(code::CLIENT_ID, &client)?;
         put(code::MAX_SIZE, &1500u16.to_be_bytes())?;
         put(code::PARAMETERS, &PARAMETERS)?;
         // Only the label counts: Azure puts it into the zone of the network.
@@ -485,12 +486,14 @@ impl<'a> Options<'a> {
         let (renew, rebind) = match duration {
             None => (None, None),
             Some(whole) => {
-                let renew = self.seconds(code::T1).unwrap_or(whole / 2);
-                let rebind = self.seconds(code::T2).unwrap_or(whole / 8 * 7);
+                let half = whole.checked_div(2).unwrap_or(whole);
+                let most = whole.saturating_sub(whole.checked_div(8).unwrap_or_default());
+                let renew = self.seconds(code::T1).unwrap_or(half);
+                let rebind = self.seconds(code::T2).unwrap_or(most);
                 if renew < rebind && rebind < whole {
                     (Some(renew), Some(rebind))
                 } else {
-                    (Some(whole / 2), Some(whole / 8 * 7))
+                    (Some(half), Some(most))
                 }
             }
         };
@@ -922,8 +925,12 @@ mod tests {
         let mut random = Random::new(5);
         for _ in 0..20_000 {
             let mut bytes = good.clone();
-            for _ in 0..1 + random.bits() % 6 {
-                let at = if random.bits() % 2 == 0 { 236 } else { 0 };
+            for _ in 0..=random.bits() % 6 {
+                let at = if random.bits().is_multiple_of(2) {
+                    236
+                } else {
+                    0
+                };
                 let at = at + random.bits() as usize % (bytes.len() - at);
                 bytes[at] = random.bits() as u8;
             }

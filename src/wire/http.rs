@@ -317,12 +317,12 @@ mod tests {
         let mut random = crate::engine::backoff::Random::new(11);
         for _ in 0..20_000 {
             let mut bytes = good.to_vec();
-            for _ in 0..1 + random.bits() % 4 {
+            for _ in 0..=random.bits() % 4 {
                 let at = random.bits() as usize % bytes.len();
                 bytes[at] = random.bits() as u8;
             }
             bytes.truncate(random.bits() as usize % (bytes.len() + 1));
-            let _ = parse(&mut bytes, random.bits() % 2 == 0);
+            let _ = parse(&mut bytes, random.bits().is_multiple_of(2));
         }
     }
 }

@@ -35,9 +35,11 @@ impl VmId {
     /// Reverses the bytes of the first three fields.
     #[must_use]
     pub fn swapped(self) -> Self {
-        let [a, b, c, d, e, f, g, h, rest @ ..] = self.0;
-        let [i, j, k, l, m, n, o, p] = rest;
-        VmId([d, c, b, a, f, e, h, g, i, j, k, l, m, n, o, p])
+        let mut bytes = self.0;
+        for field in [0..4, 4..6, 6..8] {
+            bytes.get_mut(field).unwrap_or_default().reverse();
+        }
+        VmId(bytes)
     }
 
     /// Tells whether both ids name the same machine, whichever generation's form they have.
