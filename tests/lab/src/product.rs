@@ -34,7 +34,7 @@ pub fn pack(
 ) -> Result<(), Fault> {
     let mut command = cargo(lab, "run");
     command
-        .args(["--quiet", "--package", "initramfs", "--", "--preroot"])
+        .args(["--package", "initramfs", "--", "--preroot"])
         .arg(preroot);
     command
         .arg("--modules")
