@@ -226,45 +226,45 @@ impl Rooted {
             let path = plan.changes.get(index).map(|change| change.path.clone());
             RootedFault::Apply(path.unwrap_or_default(), fault)
         })?;
-        // The platform may take the machine down as soon as it knows.
-        root.sync()
-            .map_err(|fault| RootedFault::Apply(String::from("/"), fault))?;
         Ok(Counts {
             written: applied.written,
             unchanged: applied.unchanged,
         })
     }
 
-    /// Notes on the root that the platform knows.
-    pub(super) fn mark_reported(&mut self, vm_id: VmId, log: &Log) -> Result<(), RootedFault> {
-        self.make_writable(log)?;
-        let Some(root) = self.root() else {
-            return Err(RootedFault::ReadOnly);
-        };
-        let plan = plan::reported(&vm_id.to_string());
-        root.apply(&plan)
-            .map_err(|(_, fault)| RootedFault::Apply(String::new(), fault))?;
-        Ok(())
-    }
-
-    /// Leaves a file for root alone on the root, if it can be written.
-    pub(super) fn leave(&mut self, path: &str, content: Vec<u8>) {
-        if let Some(root) = self.root() {
-            let change = Change {
-                path: String::from(path),
-                trusted: path.len(),
-                owner: (0, 0),
-                mode: 0o600,
-                action: Action::Write(Zeroizing::new(content)),
-                purpose: String::new(),
-            };
-            let plan = Plan {
-                changes: alloc::vec![change],
-                notes: Vec::new(),
-            };
-            // A copy for people; nobody counts on it.
-            let _ = root.apply(&plan);
+    /// Leaves on the root that the platform knows, and the report for whoever looks later.
+    ///
+    /// Nothing waits for the disk here: if the note is lost with the power, the next boot repeats
+    /// the report, and nothing else.
+    pub(super) fn note(
+        &mut self,
+        reported: Option<VmId>,
+        path: &str,
+        report: Vec<u8>,
+        log: &Log,
+    ) -> bool {
+        if self.make_writable(log).is_err() {
+            return false;
         }
+        let Some(root) = self.root() else {
+            return false;
+        };
+        let mut plan = match reported {
+            Some(vm_id) => plan::reported(&vm_id.to_string()),
+            None => Plan {
+                changes: Vec::new(),
+                notes: Vec::new(),
+            },
+        };
+        plan.changes.push(Change {
+            path: String::from(path),
+            trusted: path.len(),
+            owner: (0, 0),
+            mode: 0o600,
+            action: Action::Write(Zeroizing::new(report)),
+            purpose: String::new(),
+        });
+        root.note(&plan).is_ok()
     }
 
     fn make_writable(&mut self, log: &Log) -> Result<(), RootedFault> {

@@ -556,24 +556,20 @@ impl Worker<'_> {
             (Verdict::Ready(_), Exit::Done) => Outcome::Provisioned,
             _ => Outcome::Failed,
         };
-        let ready = self.accepted && matches!(self.verdict, Verdict::Ready(_));
-        if ready
-            && self.rooted.is_here()
-            && self.rooted.mark_reported(self.vm_id, &self.log).is_err()
-        {
-            self.log.line(
-                Level::Warning,
-                format_args!("the report is not noted on the root: the next boot repeats it"),
-            );
-        }
         self.report.took_us = u64::try_from(self.since_start().as_micros()).unwrap_or(u64::MAX);
         let mut json = alloc::vec![0; MAX_JSON];
-        if let Some(length) = self.report.to_json(&mut json) {
-            json.truncate(length);
-            files::write_private(RUN_DIRECTORY, REPORT_NAME, &json);
-            // A boot with nothing to do leaves no trace on the root.
-            if self.report.result != Outcome::NothingToDo && self.rooted.is_here() {
-                self.rooted.leave(REPORT_COPY, json);
+        let length = self.report.to_json(&mut json).unwrap_or(0);
+        json.truncate(length);
+        files::write_private(RUN_DIRECTORY, REPORT_NAME, &json);
+        // A boot with nothing to do leaves no trace on the root.
+        if self.report.result != Outcome::NothingToDo && self.rooted.is_here() {
+            let ready = self.accepted && matches!(self.verdict, Verdict::Ready(_));
+            let reported = ready.then_some(self.vm_id);
+            if !self.rooted.note(reported, REPORT_COPY, json, &self.log) && ready {
+                self.log.line(
+                    Level::Warning,
+                    format_args!("the root does not take the note: the next boot reports again"),
+                );
             }
         }
         self.rooted.restore(&self.log);

@@ -61,11 +61,6 @@ impl Root {
         })
     }
 
-    /// Brings everything below the root to the disk.
-    pub fn sync(&self) -> Result<(), RootFault> {
-        fs::syncfs(&self.fd).map_err(fault(Act::Sync))
-    }
-
     /// Finds the directory and the name that a change really means, through links where they may be.
     fn spot(&self, change: &Change) -> Result<Spot, RootFault> {
         let (system, user) = change

@@ -114,6 +114,20 @@ impl Root {
     /// killed at any point, the same plan made again finishes the work. What is already as planned is not
     /// touched.
     pub fn apply(&self, plan: &Plan) -> Result<Applied, (usize, RootFault)> {
+        self.carry_out(plan, commit)
+    }
+
+    /// Makes a plan true without waiting for the disk: for what may be lost with the power, because
+    /// the next boot makes it again.
+    pub fn note(&self, plan: &Plan) -> Result<Applied, (usize, RootFault)> {
+        self.carry_out(plan, |staged| staged.iter().try_for_each(Staged::put))
+    }
+
+    fn carry_out(
+        &self,
+        plan: &Plan,
+        commit: fn(&[Staged<'_>]) -> Result<(), (usize, RootFault)>,
+    ) -> Result<Applied, (usize, RootFault)> {
         let is_account = |change: &Change| ACCOUNTS.contains(&change.path.as_str());
         let _lock = match plan.changes.iter().position(is_account) {
             Some(index) => Some(self.lock_accounts().map_err(|fault| (index, fault))?),
