@@ -65,6 +65,7 @@ pub(super) struct Reader {
     channel: Channel,
     source: String<64>,
     document: Vec<u8>,
+    until: Duration,
     over: bool,
 }
 
@@ -82,6 +83,7 @@ impl Reader {
                 channel: ours,
                 source: String::new(),
                 document: Vec::new(),
+                until: clock::monotonic().saturating_add(SEARCH),
                 over: false,
             }),
         }
@@ -122,6 +124,11 @@ impl Reader {
             }
         }
         None
+    }
+
+    /// Returns when the search is given up.
+    pub(super) fn until(&self) -> Duration {
+        self.until
     }
 
     /// Asks for the disc to be ejected; [`News::Ejected`] tells when it is.

@@ -202,8 +202,12 @@ impl Boot<'_> {
         if let Some(uevents) = &self.uevents {
             let _ = fds.push(PollFd::new(uevents, PollFlags::IN));
         }
+        let mut longest = longest;
         if let Some(worker) = &self.worker {
-            let _ = fds.push(PollFd::new(worker, PollFlags::IN));
+            if let Some(worker) = worker.wait_on() {
+                let _ = fds.push(PollFd::from_borrowed_fd(worker, PollFlags::IN));
+            }
+            longest = longest.min(worker.due().saturating_sub(clock::monotonic()));
         }
         let _ = poll::wait(&mut fds, Some(longest));
         drop(fds);

@@ -6,6 +6,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use heapless::Vec;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd};
 
@@ -19,66 +20,57 @@ use crate::wire::report::clip_format;
 
 /// How much longer than its budget a worker may live.
 const OVERTIME: Duration = Duration::from_secs(5);
+/// A worker that dies once may have met what will not come again; one that dies twice will again.
+const MAX_DEATHS: u8 = 2;
+/// How long to hold back before starting over.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long the interfaces may take to go down.
 const RELEASE: Duration = Duration::from_millis(500);
 
 /// A running worker.
 pub(super) struct Supervised {
+    options: Options,
+    start: Duration,
     channel: Channel,
     deadline: Duration,
     ended: Option<Exit>,
     released: bool,
+    deaths: u8,
+    /// When to start over, if the worker asked for it.
+    again: Option<Duration>,
 }
 
 impl Supervised {
     /// Starts a worker; `start` is when the program started.
     pub(super) fn start(options: &Options, start: Duration) -> rustix::io::Result<Self> {
-        let (ours, theirs) = Channel::pair()?;
-        match process::fork()? {
-            Fork::Child => {
-                drop(ours);
-                let exit = worker::run(options, &theirs, start);
-                process::exit(exit as i32)
-            }
-            Fork::Parent(_) => Ok(Supervised {
-                channel: ours,
-                deadline: start
-                    .saturating_add(options.timeout)
-                    .saturating_add(OVERTIME),
-                ended: None,
-                released: false,
-            }),
-        }
+        let budget = options.timeout.saturating_add(OVERTIME);
+        Ok(Supervised {
+            channel: fork_worker(options, start)?,
+            options: options.clone(),
+            start,
+            deadline: start.saturating_add(budget),
+            ended: None,
+            released: false,
+            deaths: 0,
+            again: None,
+        })
     }
 
     /// Takes what the worker has said; returns how it ended, once it has.
     pub(super) fn poll(&mut self, log: &Log) -> Option<Exit> {
-        let mut buffer = [0; MAX_MESSAGE];
-        loop {
-            match self.channel.receive(&mut buffer) {
-                Incoming::Nothing => break,
-                Incoming::Closed => {
-                    self.released = true;
-                    if self.ended.is_none() {
-                        log.line(
-                            Level::Error,
-                            format_args!("failed: the worker died; the boot goes on"),
-                        );
-                        self.ended = Some(Exit::Failed);
-                    }
-                    break;
+        self.listen(log);
+        let now = clock::monotonic();
+        if self.ended.is_none() && self.again.is_some_and(|at| now >= at) {
+            self.again = None;
+            match fork_worker(&self.options, self.start) {
+                Ok(channel) => {
+                    self.channel = channel;
+                    self.released = false;
                 }
-                Incoming::Message([b'F', code]) => {
-                    self.ended = Some(match code {
-                        0 => Exit::Done,
-                        _ => Exit::Failed,
-                    });
-                }
-                Incoming::Message([b'R']) => self.released = true,
-                Incoming::Message(_) => {}
+                Err(_) => self.ended = Some(Exit::Failed),
             }
         }
-        if self.ended.is_none() && clock::monotonic() >= self.deadline {
+        if self.ended.is_none() && now >= self.deadline {
             log.line(
                 Level::Error,
                 format_args!("failed: the worker hangs; the boot goes on"),
@@ -89,14 +81,75 @@ impl Supervised {
         self.ended
     }
 
+    fn listen(&mut self, log: &Log) {
+        let mut buffer = [0; MAX_MESSAGE];
+        loop {
+            match self.channel.receive(&mut buffer) {
+                Incoming::Nothing => return,
+                Incoming::Closed => {
+                    if self.ended.is_none() && self.again.is_none() {
+                        self.mourn(log);
+                    }
+                    // What a dead process held is released by the kernel.
+                    self.released = true;
+                    return;
+                }
+                Incoming::Message([b'F', code]) => {
+                    self.ended = Some(if *code == 0 { Exit::Done } else { Exit::Failed });
+                }
+                Incoming::Message([b'A', _]) => {
+                    self.again = Some(clock::monotonic().saturating_add(PAUSE));
+                }
+                Incoming::Message([b'R']) => self.released = self.ended.is_some(),
+                Incoming::Message(_) => {}
+            }
+        }
+    }
+
+    /// Decides what to do about a worker that has died without a word.
+    fn mourn(&mut self, log: &Log) {
+        self.deaths = self.deaths.saturating_add(1);
+        if self.deaths < MAX_DEATHS {
+            log.line(Level::Error, format_args!("the worker died; starting over"));
+            self.again = Some(clock::monotonic().saturating_add(PAUSE));
+        } else {
+            log.line(
+                Level::Error,
+                format_args!(
+                    "failed: the worker died again fix=\"this is a bug: please report it with the \
+                     console's text; the boot goes on\""
+                ),
+            );
+            self.ended = Some(Exit::Failed);
+        }
+    }
+
+    /// Returns what tells that the worker has something to say; nothing while there is none.
+    pub(super) fn wait_on(&self) -> Option<BorrowedFd<'_>> {
+        self.again.is_none().then(|| self.channel.as_fd())
+    }
+
+    /// Returns when [`Supervised::poll`] has something to do although nothing was said.
+    pub(super) fn due(&self) -> Duration {
+        self.again.unwrap_or(self.deadline)
+    }
+
+    fn sleep(&self, until: Duration) {
+        let mut fds: Vec<PollFd<'_>, 1> = Vec::new();
+        if let Some(worker) = self.wait_on() {
+            let _ = fds.push(PollFd::from_borrowed_fd(worker, PollFlags::IN));
+        }
+        let left = until.saturating_sub(clock::monotonic());
+        let _ = poll::wait(&mut fds, Some(left));
+    }
+
     /// Waits until the worker has ended.
     pub(super) fn wait(&mut self, log: &Log) -> Exit {
         loop {
             if let Some(exit) = self.poll(log) {
                 return exit;
             }
-            let left = self.deadline.saturating_sub(clock::monotonic());
-            let _ = poll::wait(&mut [PollFd::new(&self.channel, PollFlags::IN)], Some(left));
+            self.sleep(self.due());
         }
     }
 
@@ -112,8 +165,7 @@ impl Supervised {
                 );
                 return;
             }
-            let left = until.saturating_sub(now);
-            let _ = poll::wait(&mut [PollFd::new(&self.channel, PollFlags::IN)], Some(left));
+            self.sleep(until);
             self.poll(log);
         }
     }
@@ -141,8 +193,15 @@ impl Supervised {
     }
 }
 
-impl AsFd for Supervised {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
+/// Starts a worker and returns the line to it.
+fn fork_worker(options: &Options, start: Duration) -> rustix::io::Result<Channel> {
+    let (ours, theirs) = Channel::pair()?;
+    match process::fork()? {
+        Fork::Child => {
+            drop(ours);
+            worker::run(options, &theirs, start);
+            process::exit(0)
+        }
+        Fork::Parent(_) => Ok(ours),
     }
 }

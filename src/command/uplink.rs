@@ -45,6 +45,8 @@ pub(super) struct Uplink {
     asked: Duration,
     told_faults: u32,
     told_goal_state: bool,
+    /// The interface in use is gone.
+    gone: bool,
 }
 
 impl Uplink {
@@ -74,15 +76,15 @@ impl Uplink {
             asked: now,
             told_faults: 0,
             told_goal_state: false,
+            gone: false,
         }
     }
 
     /// Begins to look for interfaces.
-    pub(super) fn open(&mut self, log: &Log) -> rustix::io::Result<()> {
+    pub(super) fn open(&mut self) -> rustix::io::Result<()> {
         let mut links = Links::open()?;
         links.dump()?;
         self.links = Some(links);
-        let _ = log;
         Ok(())
     }
 
@@ -132,6 +134,12 @@ impl Uplink {
             self.asked = now;
         }
         outcome
+    }
+
+    /// Tells whether the lease is worth nothing any more: its interface is gone, or nobody has
+    /// answered for long.
+    pub(super) fn is_lost(&self) -> bool {
+        self.gone || self.wireserver.as_ref().is_some_and(Wireserver::is_cut_off)
     }
 
     /// Returns when the report was asked for.
@@ -221,6 +229,11 @@ impl Uplink {
         start: Duration,
     ) {
         if state.removed {
+            let in_use = self
+                .transport
+                .as_ref()
+                .map(|transport| transport.link().index);
+            self.gone |= in_use == Some(state.index);
             self.network.remove(state.mac);
             self.raised.retain(|(index, _)| *index != state.index);
             return;

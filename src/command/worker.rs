@@ -80,8 +80,16 @@ struct Worker<'a> {
     accepted: bool,
 }
 
+/// How an attempt ended.
+enum End {
+    /// There is nothing more to be done on this boot.
+    Over(Exit),
+    /// The way to the platform is lost: somebody has to start over from the links.
+    Again,
+}
+
 /// Does the work; `supervisor` hears how it ended, then that everything is released.
-pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) -> Exit {
+pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
     let log = console::open(options.log);
     let Some(vm_id) = options.vm_id.or_else(firmware_vm_id) else {
         log.line(
@@ -91,10 +99,11 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) -> E
                  preroot.vm-id\""
             ),
         );
-        return Exit::Failed;
+        supervisor.send(&[b'F', Exit::Failed as u8]);
+        return;
     };
     let Some((buffers, sockets)) = memory::take_buffers() else {
-        return Exit::Failed;
+        return;
     };
     let mut worker = Worker {
         options,
@@ -117,13 +126,20 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) -> E
         accepted: false,
         log,
     };
-    let exit = worker.work(supervisor);
-    worker.finish(exit);
-    supervisor.send(&[b'F', exit as u8]);
+    let message = match worker.work(supervisor) {
+        End::Over(exit) => {
+            worker.finish(exit);
+            [b'F', exit as u8]
+        }
+        End::Again => {
+            worker.rooted.restore(&worker.log);
+            [b'A', 0]
+        }
+    };
+    supervisor.send(&message);
     // The interface goes down while the supervisor is on its way already.
     worker.uplink.release();
     supervisor.send(b"R");
-    exit
 }
 
 /// Reads the VM id that the firmware shows, in the form that the platform uses.
@@ -143,18 +159,23 @@ impl Worker<'_> {
         clock::monotonic().saturating_sub(self.start)
     }
 
-    fn work(&mut self, supervisor: &Channel) -> Exit {
+    fn work(&mut self, supervisor: &Channel) -> End {
         // A root that is here already may say that there is nothing to do: then nothing is done,
         // not even on the network.
         self.look_for_root();
         if matches!(self.verdict, Verdict::Ready(Outcome::NothingToDo)) {
-            return Exit::Done;
+            if self.options.dry_run {
+                console::print(format_args!(
+                    "nothing to change: the root has its identity\n"
+                ));
+            }
+            return End::Over(Exit::Done);
         }
         if self.reports()
-            && let Err(error) = self.uplink.open(&self.log)
+            && let Err(error) = self.uplink.open()
         {
             self.fail(format_args!("no rtnetlink: error {}", error.raw_os_error()));
-            return Exit::Failed;
+            return End::Over(Exit::Failed);
         }
         if matches!(self.verdict, Verdict::Open) {
             match Reader::start(self.options) {
@@ -173,10 +194,17 @@ impl Worker<'_> {
             self.hear_disc(now);
             self.apply_when_possible();
             if let Some(exit) = self.talk_to_platform(now) {
-                return exit;
+                return End::Over(exit);
             }
             if now >= self.deadline {
-                return self.give_up();
+                return End::Over(self.give_up());
+            }
+            if self.uplink.is_lost() {
+                self.log.line(
+                    Level::Warning,
+                    format_args!("the way to the platform is lost; starting over"),
+                );
+                return End::Again;
             }
             self.wait(supervisor, now, &mut patience);
         }
@@ -287,6 +315,9 @@ impl Worker<'_> {
                 );
                 if matches!(self.verdict, Verdict::Open) {
                     self.verdict = Verdict::Ready(Outcome::Specialized);
+                    if self.options.dry_run {
+                        console::print(format_args!("nothing to change: {reason}\n"));
+                    }
                 }
             }
             Some(News::Broken(reason)) => {
@@ -338,7 +369,7 @@ impl Worker<'_> {
         }
         if self.options.dry_run {
             // The one thing that a dry run is for; standard output is the caller's.
-            let _ = console::print(format_args!("{plan}"));
+            console::print(format_args!("{plan}"));
             self.verdict = Verdict::Ready(Outcome::Unfinished);
             return;
         }
@@ -376,16 +407,16 @@ impl Worker<'_> {
             Verdict::Failed => Some(Exit::Failed),
         };
         let over = |verdict: &Verdict| !matches!(verdict, Verdict::Ready(Outcome::NothingToDo));
-        if !self.reports() || !over(&self.verdict) {
-            return decided;
-        }
-        if self.accepted {
-            return decided;
-        }
-        // Eject before Ready: once the host has Ready it may detach the disc under us.
-        if decided.is_some() && !self.disc_is_out(now) {
-            self.exchange(now, None);
+        // Eject before Ready: once the host has Ready it may detach the disc under us. After a failure
+        // the disc stays, because the next boot may do better with it.
+        if decided == Some(Exit::Done) && !self.options.dry_run && !self.disc_is_out(now) {
+            if self.reports() {
+                self.exchange(now, None);
+            }
             return None;
+        }
+        if !self.reports() || self.accepted || !over(&self.verdict) {
+            return decided;
         }
         let health = match &self.verdict {
             Verdict::Open if self.options.ready == Ready::Early => Some(()),
@@ -418,9 +449,12 @@ impl Worker<'_> {
             wireserver::Outcome::Refused { status } => {
                 self.report
                     .phase("health", from, to, format_args!("{status}"));
+                self.report.reason = clip_format(format_args!(
+                    "the WireServer refused the report with {status}"
+                ));
                 self.log.line(
                     Level::Error,
-                    format_args!("failed: the WireServer refused the report with {status}"),
+                    format_args!("failed: {}; the boot goes on", self.report.reason),
                 );
                 Some(Exit::Failed)
             }
@@ -486,7 +520,7 @@ impl Worker<'_> {
     }
 
     fn give_up(&mut self) -> Exit {
-        let awaited = self.awaited();
+        let (awaited, _) = self.awaited();
         let reason = alloc::format!(
             "no end within {} s: still waiting for {awaited}",
             self.options.timeout.as_secs()
@@ -501,19 +535,24 @@ impl Worker<'_> {
         Exit::Failed
     }
 
-    fn awaited(&self) -> String {
+    /// Tells what is awaited, and until when.
+    fn awaited(&self) -> (String, Duration) {
         match (&self.verdict, &self.disc) {
-            (Verdict::Open, Disc::Awaited(_)) => String::from("the provisioning disc"),
-            (Verdict::Open, _) if !self.rooted.is_here() => {
-                alloc::format!("the root at {}", self.rooted.places().join(" or "))
+            (Verdict::Open, Disc::Awaited(reader)) => {
+                (String::from("the provisioning disc"), reader.until())
             }
-            _ => self.uplink.awaited().to_string(),
+            (Verdict::Open, _) if !self.rooted.is_here() => (
+                alloc::format!("the root at {}", self.rooted.places().join(" or ")),
+                self.rooted.awaited_until().unwrap_or(self.deadline),
+            ),
+            _ => (self.uplink.awaited().to_string(), self.deadline),
         }
     }
 
     fn wait(&mut self, supervisor: &Channel, now: Duration, patience: &mut Patience) {
-        let awaited = self.awaited();
-        patience.awaiting(now, &self.log, format_args!("{awaited}"), self.deadline);
+        let (awaited, until) = self.awaited();
+        let until = until.min(self.deadline);
+        patience.awaiting(now, &self.log, format_args!("{awaited}"), until);
         let reporting =
             !matches!(self.verdict, Verdict::Open) || self.options.ready == Ready::Early;
         let ejecting = match &self.disc {

@@ -25,6 +25,8 @@ const ROLES_WAIT: Duration = Duration::from_millis(500);
 /// Failures of the first door before the second is tried; a plain "not found" weighs [`NOT_FOUND`].
 const DOOR_TRIES: u8 = 6;
 const NOT_FOUND: u8 = 3;
+/// Unanswered exchanges in a row before the lease is doubted: about a minute.
+const CUT_OFF: u8 = 6;
 /// A server must not make us wait beyond reason.
 const LONGEST_RETRY_AFTER: u32 = 120;
 
@@ -130,6 +132,8 @@ pub struct Wireserver<'b> {
     backoff: Backoff,
     fault: Option<WireserverFault>,
     faults: u32,
+    /// Exchanges in a row that nobody answered.
+    unanswered: u8,
     outcome: Option<Outcome>,
 }
 
@@ -148,6 +152,7 @@ impl<'b> Wireserver<'b> {
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             fault: None,
             faults: 0,
+            unanswered: 0,
             outcome: None,
         }
     }
@@ -160,6 +165,11 @@ impl<'b> Wireserver<'b> {
     /// Returns when the next try is due after a fault.
     pub fn wait_until(&self) -> Duration {
         self.wait_until
+    }
+
+    /// Tells whether nobody has answered for so long that the way itself is in doubt.
+    pub fn is_cut_off(&self) -> bool {
+        self.unanswered >= CUT_OFF
     }
 
     /// Tells when the goal state was fetched last.
@@ -210,8 +220,12 @@ impl<'b> Wireserver<'b> {
             let result = exchange.poll(now, connection, self.buffer)?;
             self.exchange = None;
             match result {
-                Ok(response) => self.answered(now, step, &response),
+                Ok(response) => {
+                    self.unanswered = 0;
+                    self.answered(now, step, &response);
+                }
                 Err(fault) => {
+                    self.unanswered = self.unanswered.saturating_add(1);
                     connection.abort();
                     self.fail(WireserverFault::Exchange(fault));
                     self.hold_back(now, None);

@@ -73,7 +73,10 @@ impl Staged<'_> {
     }
 }
 
-/// Puts everything that was staged in its place.
+/// A way to put what was staged in its place.
+type Commit = fn(&[Staged<'_>]) -> Result<(), (usize, RootFault)>;
+
+/// Puts everything that was staged in its place, and waits until it is on the disk.
 fn commit(staged: &[Staged<'_>]) -> Result<(), (usize, RootFault)> {
     let Some((last, others)) = staged.split_last() else {
         return Ok(());
@@ -123,11 +126,7 @@ impl Root {
         self.carry_out(plan, |staged| staged.iter().try_for_each(Staged::put))
     }
 
-    fn carry_out(
-        &self,
-        plan: &Plan,
-        commit: fn(&[Staged<'_>]) -> Result<(), (usize, RootFault)>,
-    ) -> Result<Applied, (usize, RootFault)> {
+    fn carry_out(&self, plan: &Plan, commit: Commit) -> Result<Applied, (usize, RootFault)> {
         let is_account = |change: &Change| ACCOUNTS.contains(&change.path.as_str());
         let _lock = match plan.changes.iter().position(is_account) {
             Some(index) => Some(self.lock_accounts().map_err(|fault| (index, fault))?),
