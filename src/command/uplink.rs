@@ -154,9 +154,7 @@ impl Uplink {
         } else if self.network.is_empty() {
             Awaited::Interface(self.nic.as_deref())
         } else {
-            Awaited::Lease {
-                discovers: self.network.discovers(),
-            }
+            Awaited::Lease
         }
     }
 
@@ -372,9 +370,20 @@ pub(super) enum Awaited<'a> {
     /// A suitable interface.
     Interface(Option<&'a str>),
     /// A lease.
-    Lease { discovers: u32 },
+    Lease,
     /// The WireServer.
     Wireserver,
+}
+
+impl Awaited<'_> {
+    /// Returns the published words for never having got it.
+    pub(super) fn failure(&self) -> &'static str {
+        match self {
+            Awaited::Interface(_) => "failure to find DHCP interface",
+            Awaited::Lease => "failure to obtain DHCP lease",
+            Awaited::Wireserver => "failure to report to the WireServer",
+        }
+    }
 }
 
 impl fmt::Display for Awaited<'_> {
@@ -382,9 +391,7 @@ impl fmt::Display for Awaited<'_> {
         match self {
             Awaited::Interface(None) => write!(f, "an interface of driver {SYNTHETIC}"),
             Awaited::Interface(Some(name)) => write!(f, "interface {name}"),
-            Awaited::Lease { discovers } => {
-                write!(f, "an answer of a DHCP server, after {discovers} tries")
-            }
+            Awaited::Lease => f.write_str("an answer of a DHCP server"),
             Awaited::Wireserver => f.write_str("the WireServer"),
         }
     }

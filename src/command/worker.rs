@@ -521,16 +521,20 @@ impl Worker<'_> {
 
     fn give_up(&mut self) -> Exit {
         let (awaited, _) = self.awaited();
-        let reason = alloc::format!(
-            "no end within {} s: still waiting for {awaited}",
-            self.options.timeout.as_secs()
-        );
+        let failure = match self.verdict {
+            Verdict::Open => "failure to provision in time",
+            Verdict::Ready(_) | Verdict::Failed => self.uplink.awaited().failure(),
+        };
         self.log.line(
             Level::Error,
-            format_args!("failed: {reason} fix=\"the boot goes on; the next one tries again\""),
+            format_args!(
+                "failed: {failure}: still waiting for {awaited} after {} s fix=\"the boot goes on; \
+                 the next one tries again\"",
+                self.options.timeout.as_secs()
+            ),
         );
         if self.report.reason.is_empty() {
-            self.report.reason = clip(&reason);
+            self.report.reason = clip(failure);
         }
         Exit::Failed
     }

@@ -81,14 +81,6 @@ impl<L: Link> Network<L> {
         self.candidates.iter().map(|candidate| &candidate.link)
     }
 
-    /// Returns how many DISCOVERs went out on all interfaces.
-    pub fn discovers(&self) -> u32 {
-        self.candidates
-            .iter()
-            .map(|candidate| u32::from(candidate.client.discovers()))
-            .sum()
-    }
-
     /// Hurries the interface with hardware address `mac`, whose link has come up.
     pub fn link_up(&mut self, mac: [u8; 6], now: Duration) {
         for candidate in &mut self.candidates {
