@@ -16,6 +16,7 @@ use super::Exit;
 use super::console::Patience;
 use super::options::{LogTo, OnFail, Options, Platform};
 use super::supervisor::Supervised;
+use super::words::Order;
 use crate::linux::block;
 use crate::linux::log::{Level, Log};
 use crate::linux::module::Modules;
@@ -163,12 +164,12 @@ impl Boot<'_> {
                 .line(Level::Warning, format_args!("module {name}: {fault}"));
         }
         if let Some(worker) = &self.worker {
-            worker.tell_phase(
-                "modules",
+            worker.tell(&Order::Phase {
+                name: "modules",
                 from,
                 to,
-                format_args!("{} loaded", counts.loaded),
-            );
+                detail: &alloc::format!("{} loaded", counts.loaded),
+            });
         }
     }
 
@@ -303,7 +304,7 @@ impl Boot<'_> {
             ),
         );
         if let Some(worker) = &self.worker {
-            worker.tell_failure(format_args!("{reason}"));
+            worker.tell(&Order::NoRoot(reason));
         }
         self.wait_for_worker();
         if let Some(worker) = &mut self.worker {

@@ -12,6 +12,7 @@ mod rooted;
 mod status;
 mod supervisor;
 mod uplink;
+mod words;
 mod worker;
 
 use core::fmt;

@@ -49,7 +49,7 @@ pub(super) enum Marked {
     No,
     /// It has this machine's identity; the platform was not told.
     Configured,
-    /// It has this machine's identity, and the platform knows.
+    /// The platform knows that this machine is ready.
     Reported,
 }
 
@@ -146,6 +146,13 @@ impl Rooted {
         matches!(self.state, State::Missed)
     }
 
+    /// Waits no longer.
+    pub(super) fn give_up(&mut self) {
+        if !self.is_here() {
+            self.state = State::Missed;
+        }
+    }
+
     /// Returns when the root is given up, while it is awaited.
     pub(super) fn awaited_until(&self) -> Option<Duration> {
         matches!(self.state, State::Awaited).then_some(self.until)
@@ -181,12 +188,13 @@ impl Rooted {
                 .and_then(|id| VmId::parse(&id))
                 .is_some_and(|id| id.same_machine(vm_id))
         };
-        if !is_ours(plan::configured_for(root)) {
-            Marked::No
-        } else if is_ours(plan::reported_for(root)) {
+        // A specialized machine has no identity to be configured with, and is reported once.
+        if is_ours(plan::reported_for(root)) {
             Marked::Reported
-        } else {
+        } else if is_ours(plan::configured_for(root)) {
             Marked::Configured
+        } else {
+            Marked::No
         }
     }
 

@@ -3,7 +3,6 @@
 //! The supervisor parses nothing from outside. If the worker dies, the supervisor says so and the
 //! boot goes on.
 
-use core::fmt;
 use core::time::Duration;
 
 use heapless::Vec;
@@ -11,12 +10,12 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd};
 
 use super::options::Options;
+use super::words::{Answer, Order};
 use super::{Exit, worker};
 use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
 use crate::linux::log::{Level, Log};
 use crate::linux::process::{self, Fork};
 use crate::linux::{clock, poll};
-use crate::wire::report::clip_format;
 
 /// How much longer than its budget a worker may live.
 const OVERTIME: Duration = Duration::from_secs(5);
@@ -94,14 +93,14 @@ impl Supervised {
                     self.released = true;
                     return;
                 }
-                Incoming::Message([b'F', code]) => {
-                    self.ended = Some(if *code == 0 { Exit::Done } else { Exit::Failed });
-                }
-                Incoming::Message([b'A', _]) => {
-                    self.again = Some(clock::monotonic().saturating_add(PAUSE));
-                }
-                Incoming::Message([b'R']) => self.released = self.ended.is_some(),
-                Incoming::Message(_) => {}
+                Incoming::Message(message) => match Answer::parse(message) {
+                    Some(Answer::Over(exit)) => self.ended = Some(exit),
+                    Some(Answer::Again) => {
+                        self.again = Some(clock::monotonic().saturating_add(PAUSE));
+                    }
+                    Some(Answer::Released) => self.released = self.ended.is_some(),
+                    None => {}
+                },
             }
         }
     }
@@ -170,26 +169,9 @@ impl Supervised {
         }
     }
 
-    /// Tells the worker of a phase that the supervisor went through.
-    pub(super) fn tell_phase(
-        &self,
-        name: &str,
-        from: Duration,
-        to: Duration,
-        detail: fmt::Arguments<'_>,
-    ) {
-        let text: heapless::String<256> = clip_format(format_args!(
-            "P{name} {} {} {detail}",
-            from.as_micros(),
-            to.as_micros()
-        ));
-        self.channel.send(text.as_bytes());
-    }
-
-    /// Tells the worker that the machine will not come up, and why.
-    pub(super) fn tell_failure(&self, reason: fmt::Arguments<'_>) {
-        let text: heapless::String<512> = clip_format(format_args!("X{reason}"));
-        self.channel.send(text.as_bytes());
+    /// Tells the worker something; a worker that is not there misses it.
+    pub(super) fn tell(&self, order: &Order<'_>) {
+        self.channel.send(order.to_message().as_bytes());
     }
 }
 

@@ -4,6 +4,8 @@
 //! kernel up to 16 ms that nobody else should wait for, and because whatever goes wrong here must
 //! not take the boot down.
 
+mod platform;
+
 use alloc::string::{String, ToString as _};
 use core::fmt;
 use core::time::Duration;
@@ -17,14 +19,14 @@ use super::disc::{News, Reader};
 use super::options::{Options, Ready};
 use super::rooted::{Counts, Marked, Rooted};
 use super::uplink::Uplink;
+use super::words::{Answer, Order};
 use crate::engine::identity::Identity;
-use crate::engine::wireserver;
 use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
 use crate::linux::log::{Level, Log};
-use crate::linux::{clock, dmi, files, memory, poll};
-use crate::wire::health::Health;
+use crate::linux::{clock, dmi, memory, poll};
+use crate::wire::health::Failure;
 use crate::wire::ovf;
-use crate::wire::report::{MAX_JSON, Outcome, Report, clip, clip_format};
+use crate::wire::report::{Outcome, Report, clip, clip_format};
 use crate::wire::timestamp::timestamp;
 use crate::wire::vmid::VmId;
 
@@ -37,8 +39,6 @@ const REPORT_NAME: &str = "report.json";
 const REPORT_COPY: &str = "/var/lib/preroot/report.json";
 /// How long a drive may take to eject its disc before the report goes out without it.
 const EJECT: Duration = Duration::from_secs(1);
-/// Where a person reads more.
-const DOCUMENTATION: &str = "https://aka.ms/linuxprovisioningerror";
 
 /// What the platform is to be told.
 enum Verdict {
@@ -80,18 +80,10 @@ struct Worker<'a> {
     accepted: bool,
 }
 
-/// How an attempt ended.
-enum End {
-    /// There is nothing more to be done on this boot.
-    Over(Exit),
-    /// The way to the platform is lost: somebody has to start over from the links.
-    Again,
-}
-
 /// Does the work; `supervisor` hears how it ended, then that everything is released.
 pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
     let log = console::open(options.log);
-    let Some(vm_id) = options.vm_id.or_else(firmware_vm_id) else {
+    let Some(vm_id) = options.vm_id.or_else(dmi::vm_id) else {
         log.line(
             Level::Error,
             format_args!(
@@ -99,7 +91,7 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
                  preroot.vm-id\""
             ),
         );
-        supervisor.send(&[b'F', Exit::Failed as u8]);
+        supervisor.send(&Answer::Over(Exit::Failed).to_message());
         return;
     };
     let Some((buffers, sockets)) = memory::take_buffers() else {
@@ -126,31 +118,15 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
         accepted: false,
         log,
     };
-    let message = match worker.work(supervisor) {
-        End::Over(exit) => {
-            worker.finish(exit);
-            [b'F', exit as u8]
-        }
-        End::Again => {
-            worker.rooted.restore(&worker.log);
-            [b'A', 0]
-        }
-    };
-    supervisor.send(&message);
+    let answer = worker.work(supervisor);
+    match answer {
+        Answer::Over(exit) => worker.finish(exit),
+        Answer::Again | Answer::Released => worker.rooted.restore(&worker.log),
+    }
+    supervisor.send(&answer.to_message());
     // The interface goes down while the supervisor is on its way already.
     worker.uplink.release();
-    supervisor.send(b"R");
-}
-
-/// Reads the VM id that the firmware shows, in the form that the platform uses.
-fn firmware_vm_id() -> Option<VmId> {
-    let mut buffer = [0; 64];
-    let id = VmId::parse(dmi::product_uuid(&mut buffer)?)?;
-    Some(if dmi::booted_with_efi() {
-        id
-    } else {
-        id.swapped()
-    })
+    supervisor.send(&Answer::Released.to_message());
 }
 
 impl Worker<'_> {
@@ -159,7 +135,7 @@ impl Worker<'_> {
         clock::monotonic().saturating_sub(self.start)
     }
 
-    fn work(&mut self, supervisor: &Channel) -> End {
+    fn work(&mut self, supervisor: &Channel) -> Answer {
         // A root that is here already may say that there is nothing to do: then nothing is done,
         // not even on the network.
         self.look_for_root();
@@ -169,21 +145,28 @@ impl Worker<'_> {
                     "nothing to change: the root has its identity\n"
                 ));
             }
-            return End::Over(Exit::Done);
+            return Answer::Over(Exit::Done);
         }
         if self.reports()
             && let Err(error) = self.uplink.open()
         {
-            self.fail(format_args!("no rtnetlink: error {}", error.raw_os_error()));
-            return End::Over(Exit::Failed);
+            let error = error.raw_os_error();
+            self.fail(
+                format_args!("no rtnetlink: error {error}"),
+                "the kernel needs it",
+            );
+            return Answer::Over(Exit::Failed);
         }
         if matches!(self.verdict, Verdict::Open) {
             match Reader::start(self.options) {
                 Ok(reader) => self.disc = Disc::Awaited(reader),
-                Err(error) => self.fail(format_args!(
-                    "the disc reader cannot be started: error {}",
-                    error.raw_os_error()
-                )),
+                Err(error) => {
+                    let error = error.raw_os_error();
+                    self.fail(
+                        format_args!("the disc reader cannot be started: error {error}"),
+                        "give the machine more memory",
+                    );
+                }
             }
         }
         let mut patience = Patience::default();
@@ -194,17 +177,17 @@ impl Worker<'_> {
             self.hear_disc(now);
             self.apply_when_possible();
             if let Some(exit) = self.talk_to_platform(now) {
-                return End::Over(exit);
+                return Answer::Over(exit);
             }
             if now >= self.deadline {
-                return End::Over(self.give_up());
+                return Answer::Over(self.give_up());
             }
             if self.uplink.is_lost() {
                 self.log.line(
                     Level::Warning,
                     format_args!("the way to the platform is lost; starting over"),
                 );
-                return End::Again;
+                return Answer::Again;
             }
             self.wait(supervisor, now, &mut patience);
         }
@@ -243,34 +226,33 @@ impl Worker<'_> {
             }
         } else if self.rooted.is_missed() && matches!(self.verdict, Verdict::Open) {
             let places = self.rooted.places().join(" nor ");
-            self.fail(format_args!("no root file system at {places}"));
+            self.fail(
+                format_args!("no root file system at {places}"),
+                "see root= and the lines of the initramfs above",
+            );
         }
     }
 
     fn hear_supervisor(&mut self, supervisor: &Channel) {
         let mut buffer = [0; MAX_MESSAGE];
         while let Incoming::Message(message) = supervisor.receive(&mut buffer) {
-            let text = message
-                .get(1..)
-                .and_then(|text| core::str::from_utf8(text).ok());
-            match (message.first(), text) {
-                // A phase that the supervisor went through: name, start, end, detail.
-                (Some(b'P'), Some(text)) => {
-                    let mut fields = text.splitn(4, ' ');
-                    let name = fields.next().unwrap_or("");
-                    let mut time = || fields.next().and_then(|us| us.parse().ok()).unwrap_or(0);
-                    let (from, to) = (Duration::from_micros(time()), Duration::from_micros(time()));
-                    let detail = fields.next().unwrap_or("");
-                    self.report.phase(
-                        name,
-                        from.saturating_sub(self.start),
-                        to.saturating_sub(self.start),
-                        format_args!("{detail}"),
-                    );
+            match Order::parse(message) {
+                Some(Order::Phase {
+                    name,
+                    from,
+                    to,
+                    detail,
+                }) => self.report.phase(
+                    name,
+                    from.saturating_sub(self.start),
+                    to.saturating_sub(self.start),
+                    format_args!("{detail}"),
+                ),
+                Some(Order::NoRoot(reason)) => {
+                    self.rooted.give_up();
+                    self.fail(format_args!("{reason}"), "see root= and the drivers");
                 }
-                // The supervisor has no root to offer: the machine will not come up.
-                (Some(b'X'), Some(text)) => self.fail(format_args!("{text}")),
-                _ => {}
+                None => {}
             }
         }
     }
@@ -324,9 +306,10 @@ impl Worker<'_> {
                 self.disc = Disc::Over;
                 self.report
                     .phase("disc", Duration::ZERO, took, format_args!("{reason}"));
-                self.fail(format_args!(
-                    "failure to read the provisioning disc: {reason}"
-                ));
+                self.fail(
+                    format_args!("failure to read the provisioning disc: {reason}"),
+                    "redeploy the VM; try preroot.disc-reader=kernel",
+                );
             }
         }
     }
@@ -336,7 +319,7 @@ impl Worker<'_> {
         let document = zeroize::Zeroizing::new(document);
         let provisioning = match ovf::parse(&document) {
             Ok(provisioning) => provisioning,
-            Err(fault) => return self.fail(format_args!("{fault}")),
+            Err(fault) => return self.fail(format_args!("{fault}"), "redeploy the VM"),
         };
         match Identity::from_disc(provisioning) {
             Ok(identity) => {
@@ -347,7 +330,10 @@ impl Worker<'_> {
                 }
                 self.identity = Some(identity);
             }
-            Err(fault) => self.fail(format_args!("{fault}")),
+            Err(fault) => self.fail(
+                format_args!("{fault}"),
+                "create the VM with another name or password",
+            ),
         }
     }
 
@@ -362,7 +348,12 @@ impl Worker<'_> {
         let from = self.since_start();
         let plan = match self.rooted.plan(&identity, self.options, self.vm_id) {
             Ok(plan) => plan,
-            Err(fault) => return self.fail(format_args!("{fault}")),
+            Err(fault) => {
+                return self.fail(
+                    format_args!("{fault}"),
+                    "mend the image or the VM's options",
+                );
+            }
         };
         for note in &plan.notes {
             self.log.line(Level::Warning, format_args!("note: {note}"));
@@ -374,7 +365,7 @@ impl Worker<'_> {
             return;
         }
         match self.rooted.apply(&plan, &self.log) {
-            Err(fault) => self.fail(format_args!("{fault}")),
+            Err(fault) => self.fail(format_args!("{fault}"), "mend the image"),
             Ok(Counts { written, unchanged }) => {
                 let to = self.since_start();
                 self.report.written = written;
@@ -399,144 +390,25 @@ impl Worker<'_> {
         }
     }
 
-    /// Moves the conversation with the platform on; returns the end of the work when it is over.
-    fn talk_to_platform(&mut self, now: Duration) -> Option<Exit> {
-        let decided = match &self.verdict {
-            Verdict::Open => None,
-            Verdict::Ready(_) => Some(Exit::Done),
-            Verdict::Failed => Some(Exit::Failed),
-        };
-        let over = |verdict: &Verdict| !matches!(verdict, Verdict::Ready(Outcome::NothingToDo));
-        // Eject before Ready: once the host has Ready it may detach the disc under us. After a failure
-        // the disc stays, because the next boot may do better with it.
-        if decided == Some(Exit::Done) && !self.options.dry_run && !self.disc_is_out(now) {
-            if self.reports() {
-                self.exchange(now, None);
-            }
-            return None;
-        }
-        if !self.reports() || self.accepted || !over(&self.verdict) {
-            return decided;
-        }
-        let health = match &self.verdict {
-            Verdict::Open if self.options.ready == Ready::Early => Some(()),
-            Verdict::Open => None,
-            Verdict::Ready(_) | Verdict::Failed => Some(()),
-        };
-        let outcome = self.exchange(now, health)?;
-        let from = self.uplink.asked().saturating_sub(self.start);
-        let to = self.since_start();
-        match outcome {
-            wireserver::Outcome::Accepted { door, status } => {
-                self.accepted = true;
-                self.report
-                    .phase("health", from, to, format_args!("{status} {door:?}"));
-                let what = if matches!(self.verdict, Verdict::Failed) {
-                    "failure"
-                } else {
-                    "ready"
-                };
-                self.log.line(
-                    Level::Info,
-                    format_args!(
-                        "{what} reported status={status} ms={} after start, {} after kernel",
-                        to.as_millis(),
-                        clock::monotonic().as_millis()
-                    ),
-                );
-                decided
-            }
-            wireserver::Outcome::Refused { status } => {
-                self.report
-                    .phase("health", from, to, format_args!("{status}"));
-                self.report.reason = clip_format(format_args!(
-                    "the WireServer refused the report with {status}"
-                ));
-                self.log.line(
-                    Level::Error,
-                    format_args!("failed: {}; the boot goes on", self.report.reason),
-                );
-                Some(Exit::Failed)
-            }
-            wireserver::Outcome::Impossible => Some(Exit::Failed),
-        }
-    }
-
-    fn exchange(&mut self, now: Duration, report: Option<()>) -> Option<wireserver::Outcome> {
-        let health = report.map(|()| match &self.verdict {
-            Verdict::Failed => Health::Failed {
-                description: &self.description,
-            },
-            Verdict::Open | Verdict::Ready(_) => Health::Ready,
-        });
-        let host_name = Some(self.report.host_name.as_str()).filter(|name| !name.is_empty());
-        let host_name: Option<heapless::String<64>> = host_name.map(clip);
-        self.uplink.poll(
-            now,
-            host_name.as_deref(),
-            health,
-            &self.log,
-            &mut self.report,
-            self.start,
-        )
-    }
-
-    /// Sees to it that the disc is ejected; tells whether that is over.
-    fn disc_is_out(&mut self, now: Duration) -> bool {
-        match core::mem::replace(&mut self.disc, Disc::Over) {
-            Disc::Read(reader) if reader.eject() => {
-                self.disc = Disc::Ejecting(reader, now.saturating_add(EJECT));
-                false
-            }
-            Disc::Ejecting(reader, until) => {
-                self.disc = Disc::Ejecting(reader, until);
-                false
-            }
-            Disc::Awaited(_) | Disc::Read(_) | Disc::Over => true,
-        }
-    }
-
-    /// Notes a failure that no further try will mend, and what the platform will be told.
-    fn fail(&mut self, reason: fmt::Arguments<'_>) {
+    /// Notes a failure that no further try will mend, and what the platform will be told; the first
+    /// one counts.
+    fn fail(&mut self, reason: fmt::Arguments<'_>, fix: &str) {
         if matches!(self.verdict, Verdict::Failed) {
             return;
         }
+        self.verdict = Verdict::Failed;
         let reason = reason.to_string();
         self.log.line(
             Level::Error,
-            format_args!("failed: {reason} fix=\"see the report in {REPORT}; the boot goes on\""),
+            format_args!("failed: {reason} fix=\"{fix}; the boot goes on\""),
         );
-        self.description = alloc::format!(
-            "result=error|reason={}|agent={}/{}|vm_id={}|timestamp={}|documentation_url={}",
-            Plain(&reason),
-            crate::NAME,
-            crate::VERSION,
-            self.vm_id,
-            timestamp(clock::unix_seconds()),
-            DOCUMENTATION
-        );
-        self.report.reason = clip(&reason);
-        self.verdict = Verdict::Failed;
-    }
-
-    fn give_up(&mut self) -> Exit {
-        let (awaited, _) = self.awaited();
-        let failure = match self.verdict {
-            Verdict::Open => "failure to provision in time",
-            Verdict::Ready(_) | Verdict::Failed => self.uplink.awaited().failure(),
+        let failure = Failure {
+            reason: &reason,
+            vm_id: self.vm_id,
+            timestamp: &timestamp(clock::unix_seconds()),
         };
-        self.log.line(
-            Level::Error,
-            format_args!(
-                "failed: {failure}: still waiting for {awaited} after {} s fix=\"the boot goes on; \
-                 the next one tries again\"",
-                self.options.timeout.as_secs()
-            ),
-        );
-        if self.report.reason.is_empty() {
-            self.report.reason = clip(failure);
-        }
-        Exit::Failed
+        self.description = failure.to_string();
+        self.report.reason = clip(&reason);
     }
 
     /// Tells what is awaited, and until when.
@@ -586,54 +458,5 @@ impl Worker<'_> {
         }
         self.uplink.wait_on(&mut fds);
         let _ = poll::wait(&mut fds, Some(due.saturating_sub(clock::monotonic())));
-    }
-
-    /// Writes down what happened, and leaves the root as it was found.
-    fn finish(&mut self, exit: Exit) {
-        if self.options.dry_run {
-            return;
-        }
-        self.report.result = match (&self.verdict, exit) {
-            (Verdict::Ready(Outcome::NothingToDo), _) => Outcome::NothingToDo,
-            (Verdict::Ready(outcome), Exit::Done) if self.accepted => *outcome,
-            (Verdict::Ready(_), Exit::Done) => Outcome::Provisioned,
-            _ => Outcome::Failed,
-        };
-        self.report.took_us = u64::try_from(self.since_start().as_micros()).unwrap_or(u64::MAX);
-        let mut json = alloc::vec![0; MAX_JSON];
-        let length = self.report.to_json(&mut json).unwrap_or(0);
-        json.truncate(length);
-        files::write_private(RUN_DIRECTORY, REPORT_NAME, &json);
-        // A boot with nothing to do leaves no trace on the root.
-        if self.report.result != Outcome::NothingToDo && self.rooted.is_here() {
-            let ready = self.accepted && matches!(self.verdict, Verdict::Ready(_));
-            let reported = ready.then_some(self.vm_id);
-            if !self.rooted.note(reported, REPORT_COPY, json, &self.log) && ready {
-                self.log.line(
-                    Level::Warning,
-                    format_args!("the root does not take the note: the next boot reports again"),
-                );
-            }
-        }
-        self.rooted.restore(&self.log);
-        if self.report.result == Outcome::NothingToDo {
-            self.log.line(Level::Info, format_args!("nothing to do"));
-        }
-    }
-}
-
-/// A text for a field of the platform's report, whose separators it must not hold.
-struct Plain<'a>(&'a str);
-
-impl fmt::Display for Plain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write as _;
-        self.0.chars().try_for_each(|c| {
-            f.write_char(match c {
-                '|' | '"' | '\'' => ' ',
-                c if c.is_control() => ' ',
-                c => c,
-            })
-        })
     }
 }

@@ -1,11 +1,12 @@
 //! What the firmware says of the machine, as the kernel shows it below `/sys`.
 //!
-//! Not an SMBIOS parser, and not the VM id: `wire::vmid` knows which bytes of the UUID are the wrong
-//! way round. Follows the protocol reference, sections 1.1 to 1.4.
+//! Not an SMBIOS parser. Follows the protocol reference, sections 1.1 to 1.4.
 
 use core::ffi::CStr;
 
 use rustix::fs::{Access, Mode, OFlags, access, open};
+
+use crate::wire::vmid::VmId;
 
 /// The chassis asset tag of every Azure VM: "MSFT AZURE VM" in decimal.
 const AZURE_TAG: &str = "7783-7084-3265-9085-8269-3286-77";
@@ -15,16 +16,15 @@ pub fn is_azure() -> bool {
     field(c"/sys/class/dmi/id/chassis_asset_tag", &mut [0; 64]) == Some(AZURE_TAG)
 }
 
-/// Reads the machine's UUID as the kernel prints it; the bytes may still be swapped.
+/// Reads the VM id in the form that the platform uses.
 ///
-/// `None` when there is none, or it may not be read: only root may.
-pub fn product_uuid(buffer: &mut [u8; 64]) -> Option<&str> {
-    field(c"/sys/class/dmi/id/product_uuid", buffer)
-}
-
-/// Says whether the kernel was started by UEFI: a generation 2 VM.
-pub fn booted_with_efi() -> bool {
-    access(c"/sys/firmware/efi", Access::EXISTS).is_ok()
+/// The kernel does not swap the UUID of a generation 1 machine, which is one that UEFI did not
+/// start. `None` when there is no UUID, or it may not be read: only root may.
+pub fn vm_id() -> Option<VmId> {
+    let mut buffer = [0; 64];
+    let plain = VmId::parse(field(c"/sys/class/dmi/id/product_uuid", &mut buffer)?)?;
+    let by_uefi = access(c"/sys/firmware/efi", Access::EXISTS).is_ok();
+    Some(if by_uefi { plain } else { plain.swapped() })
 }
 
 fn field<'a>(path: &CStr, buffer: &'a mut [u8; 64]) -> Option<&'a str> {
@@ -77,7 +77,13 @@ mod tests {
         let tag = fs::read_to_string("/sys/class/dmi/id/chassis_asset_tag").unwrap_or_default();
         assert_eq!(is_azure(), tag.trim() == AZURE_TAG);
         let uuid = fs::read_to_string("/sys/class/dmi/id/product_uuid").unwrap_or_default();
-        assert_eq!(product_uuid(&mut [0; 64]).unwrap_or_default(), uuid.trim());
-        assert_eq!(booted_with_efi(), fs::exists("/sys/firmware/efi").unwrap());
+        // Either order of the first three fields names the machine.
+        let uuid = VmId::parse(&uuid);
+        assert_eq!(vm_id().is_some(), uuid.is_some());
+        assert!(
+            vm_id()
+                .zip(uuid)
+                .is_none_or(|(ours, plain)| ours.same_machine(plain))
+        );
     }
 }

@@ -368,7 +368,7 @@ mod tests {
                 .filter(|line| *line != b"ops:x:1000")
                 .map(<[u8]>::len)
                 .sum();
-            assert_eq!(kept, lines(&file).map(<[u8]>::len).sum());
+            assert_eq!(kept, lines(&file).map(<[u8]>::len).sum::<usize>());
             assert_eq!(
                 lines(&replace(&file, "sync", 1, b"y")).count(),
                 lines(&file).count()

@@ -8,6 +8,7 @@ use core::fmt::{self, Write as _};
 use heapless::String;
 
 use super::goalstate::GoalState;
+use super::vmid::VmId;
 
 /// A report's body, either language.
 pub type Body = String<7168>;
@@ -76,6 +77,39 @@ pub fn json(health: Health<'_>) -> Option<Body> {
         }
     }
     Some(body)
+}
+
+/// Where a person reads more about a failure.
+const DOCUMENTATION: &str = "https://aka.ms/linuxprovisioningerror";
+
+/// A failure as the support tools of the platform read it: fields between bars.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure<'a> {
+    /// What went wrong.
+    pub reason: &'a str,
+    /// Which machine it is.
+    pub vm_id: VmId,
+    /// When, as RFC 3339 writes it.
+    pub timestamp: &'a str,
+}
+
+impl fmt::Display for Failure<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("result=error|reason=")?;
+        // The separators and quotes of the format must not stand in a field.
+        self.reason.chars().try_for_each(|c| {
+            let harmless = !matches!(c, '|' | '"' | '\'') && !c.is_control();
+            f.write_char(if harmless { c } else { ' ' })
+        })?;
+        write!(
+            f,
+            "|agent={}/{}|vm_id={}|timestamp={}|documentation_url={DOCUMENTATION}",
+            crate::NAME,
+            crate::VERSION,
+            self.vm_id,
+            self.timestamp
+        )
+    }
 }
 
 /// Escapes `text`, then stops before the character that would exceed [`MAX_DESCRIPTION`].
@@ -173,6 +207,25 @@ mod tests {
         assert!(
             body.contains("\"description\":\"a<b>&\\\"c\\\\\\u0007\\n\"}}"),
             "{body}"
+        );
+    }
+
+    /// The field order of cloud-init's error reports.
+    #[test]
+    fn failure_has_the_published_form() {
+        let failure = Failure {
+            reason: "a|b \"c\" 'd'\ne",
+            vm_id: VmId::parse("91267c52-9f02-4cfe-b1f4-a4da7ebac2cf").unwrap(),
+            timestamp: "2026-01-02T03:04:05+00:00",
+        };
+        assert_eq!(
+            failure.to_string(),
+            std::format!(
+                "result=error|reason=a b  c   d  e|agent=preroot/{}|\
+                 vm_id=91267c52-9f02-4cfe-b1f4-a4da7ebac2cf|timestamp=2026-01-02T03:04:05+00:00|\
+                 documentation_url=https://aka.ms/linuxprovisioningerror",
+                crate::VERSION
+            )
         );
     }
 

@@ -1,0 +1,172 @@
+//! The end of the work: the disc leaves its drive, the platform is told, and everybody may read what
+//! happened.
+
+use core::time::Duration;
+
+use super::{Disc, EJECT, REPORT_COPY, REPORT_NAME, RUN_DIRECTORY, Verdict, Worker};
+use crate::command::Exit;
+use crate::command::options::Ready;
+use crate::engine::wireserver;
+use crate::linux::log::Level;
+use crate::linux::{clock, files};
+use crate::wire::health::Health;
+use crate::wire::report::{MAX_JSON, Outcome, clip, clip_format};
+
+impl Worker<'_> {
+    /// Moves the conversation with the platform on; returns the end of the work when it is over.
+    pub(super) fn talk_to_platform(&mut self, now: Duration) -> Option<Exit> {
+        let decided = match &self.verdict {
+            Verdict::Open => None,
+            Verdict::Ready(_) => Some(Exit::Done),
+            Verdict::Failed => Some(Exit::Failed),
+        };
+        let over = |verdict: &Verdict| !matches!(verdict, Verdict::Ready(Outcome::NothingToDo));
+        // A root that is still to come may say that all of this is long done.
+        if self.options.ready != Ready::Early && self.rooted.awaited_until().is_some() {
+            if self.reports() {
+                self.exchange(now, None);
+            }
+            return None;
+        }
+        // Eject before Ready: once the host has Ready it may detach the disc under us. After a failure
+        // the disc stays, because the next boot may do better with it.
+        if decided == Some(Exit::Done) && !self.options.dry_run && !self.disc_is_out(now) {
+            if self.reports() {
+                self.exchange(now, None);
+            }
+            return None;
+        }
+        if !self.reports() || self.accepted || !over(&self.verdict) {
+            return decided;
+        }
+        let health = match &self.verdict {
+            Verdict::Open if self.options.ready == Ready::Early => Some(()),
+            Verdict::Open => None,
+            Verdict::Ready(_) | Verdict::Failed => Some(()),
+        };
+        let outcome = self.exchange(now, health)?;
+        let from = self.uplink.asked().saturating_sub(self.start);
+        let to = self.since_start();
+        match outcome {
+            wireserver::Outcome::Accepted { door, status } => {
+                self.accepted = true;
+                self.report
+                    .phase("health", from, to, format_args!("{status} {door:?}"));
+                let what = if matches!(self.verdict, Verdict::Failed) {
+                    "failure"
+                } else {
+                    "ready"
+                };
+                self.log.line(
+                    Level::Info,
+                    format_args!(
+                        "{what} reported status={status} ms={} after start, {} after kernel",
+                        to.as_millis(),
+                        clock::monotonic().as_millis()
+                    ),
+                );
+                decided
+            }
+            wireserver::Outcome::Refused { status } => {
+                self.report
+                    .phase("health", from, to, format_args!("{status}"));
+                self.report.reason = clip_format(format_args!(
+                    "the WireServer refused the report with {status}"
+                ));
+                self.log.line(
+                    Level::Error,
+                    format_args!("failed: {}; the boot goes on", self.report.reason),
+                );
+                Some(Exit::Failed)
+            }
+            wireserver::Outcome::Impossible => Some(Exit::Failed),
+        }
+    }
+
+    fn exchange(&mut self, now: Duration, report: Option<()>) -> Option<wireserver::Outcome> {
+        let health = report.map(|()| match &self.verdict {
+            Verdict::Failed => Health::Failed {
+                description: &self.description,
+            },
+            Verdict::Open | Verdict::Ready(_) => Health::Ready,
+        });
+        let host_name = Some(self.report.host_name.as_str()).filter(|name| !name.is_empty());
+        let host_name: Option<heapless::String<64>> = host_name.map(clip);
+        self.uplink.poll(
+            now,
+            host_name.as_deref(),
+            health,
+            &self.log,
+            &mut self.report,
+            self.start,
+        )
+    }
+
+    /// Sees to it that the disc is ejected; tells whether that is over.
+    fn disc_is_out(&mut self, now: Duration) -> bool {
+        match core::mem::replace(&mut self.disc, Disc::Over) {
+            Disc::Read(reader) if reader.eject() => {
+                self.disc = Disc::Ejecting(reader, now.saturating_add(EJECT));
+                false
+            }
+            Disc::Ejecting(reader, until) => {
+                self.disc = Disc::Ejecting(reader, until);
+                false
+            }
+            Disc::Awaited(_) | Disc::Read(_) | Disc::Over => true,
+        }
+    }
+
+    pub(super) fn give_up(&mut self) -> Exit {
+        let (awaited, _) = self.awaited();
+        let failure = match self.verdict {
+            Verdict::Open => "failure to provision in time",
+            Verdict::Ready(_) | Verdict::Failed => self.uplink.awaited().failure(),
+        };
+        self.log.line(
+            Level::Error,
+            format_args!(
+                "failed: {failure}: still waiting for {awaited} after {} s fix=\"the boot goes on; \
+                 the next one tries again\"",
+                self.options.timeout.as_secs()
+            ),
+        );
+        if self.report.reason.is_empty() {
+            self.report.reason = clip(failure);
+        }
+        Exit::Failed
+    }
+
+    /// Writes down what happened, and leaves the root as it was found.
+    pub(super) fn finish(&mut self, exit: Exit) {
+        if self.options.dry_run {
+            return;
+        }
+        self.report.result = match (&self.verdict, exit) {
+            (Verdict::Ready(Outcome::NothingToDo), _) => Outcome::NothingToDo,
+            (Verdict::Ready(outcome), Exit::Done) if self.accepted => *outcome,
+            (Verdict::Ready(_), Exit::Done) => Outcome::Provisioned,
+            _ => Outcome::Failed,
+        };
+        self.report.took_us = u64::try_from(self.since_start().as_micros()).unwrap_or(u64::MAX);
+        let mut json = alloc::vec![0; MAX_JSON];
+        let length = self.report.to_json(&mut json).unwrap_or(0);
+        json.truncate(length);
+        files::write_private(RUN_DIRECTORY, REPORT_NAME, &json);
+        // A boot with nothing to do leaves no trace on the root.
+        if self.report.result != Outcome::NothingToDo && self.rooted.is_here() {
+            let ready = self.accepted && matches!(self.verdict, Verdict::Ready(_));
+            let reported = ready.then_some(self.vm_id);
+            if !self.rooted.note(reported, REPORT_COPY, json, &self.log) && ready {
+                self.log.line(
+                    Level::Warning,
+                    format_args!("the root does not take the note: the next boot reports again"),
+                );
+            }
+        }
+        self.rooted.restore(&self.log);
+        if self.report.result == Outcome::NothingToDo {
+            self.log.line(Level::Info, format_args!("nothing to do"));
+        }
+    }
+}
