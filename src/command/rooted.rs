@@ -6,11 +6,10 @@ use core::fmt;
 use core::time::Duration;
 
 use rustix::fd::BorrowedFd;
-use zeroize::Zeroizing;
 
 use super::options::Options;
 use crate::engine::identity::Identity;
-use crate::engine::plan::{self, Action, Change, Context, Plan, PlanFault, RootFault};
+use crate::engine::plan::{self, Context, Plan, PlanFault, RootFault};
 use crate::linux::clock;
 use crate::linux::log::{Level, Log};
 use crate::linux::mount::{self, Mounts};
@@ -244,34 +243,15 @@ impl Rooted {
     ///
     /// Nothing waits for the disk here: if the note is lost with the power, the next boot repeats
     /// the report, and nothing else.
-    pub(super) fn note(
-        &mut self,
-        reported: Option<VmId>,
-        path: &str,
-        report: Vec<u8>,
-        log: &Log,
-    ) -> bool {
+    pub(super) fn note(&mut self, reported: Option<VmId>, report: Vec<u8>, log: &Log) -> bool {
         if self.make_writable(log).is_err() {
             return false;
         }
         let Some(root) = self.root() else {
             return false;
         };
-        let mut plan = match reported {
-            Some(vm_id) => plan::reported(&vm_id.to_string()),
-            None => Plan {
-                changes: Vec::new(),
-                notes: Vec::new(),
-            },
-        };
-        plan.changes.push(Change {
-            path: String::from(path),
-            trusted: path.len(),
-            owner: (0, 0),
-            mode: 0o600,
-            action: Action::Write(Zeroizing::new(report)),
-            purpose: String::new(),
-        });
+        let reported = reported.map(|vm_id| vm_id.to_string());
+        let plan = plan::notes(reported.as_deref(), report);
         root.note(&plan).is_ok()
     }
 

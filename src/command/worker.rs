@@ -35,8 +35,6 @@ pub(super) const REPORT: &str = "/run/preroot/report.json";
 /// What belongs to this boot only.
 pub(super) const RUN_DIRECTORY: &str = "/run/preroot";
 const REPORT_NAME: &str = "report.json";
-/// Where a copy lies on the real root.
-const REPORT_COPY: &str = "/var/lib/preroot/report.json";
 /// How long a drive may take to eject its disc before the report goes out without it.
 const EJECT: Duration = Duration::from_secs(1);
 

@@ -26,7 +26,7 @@ use super::identity::{Identity, Refusal};
 use crate::wire::names::UserName;
 use crate::wire::ovf::Preprovisioned;
 use draft::Draft;
-pub use markers::{configured_for, reported, reported_for};
+pub use markers::{configured_for, notes, reported_for};
 pub use steps::{Step, Steps, StepsFault};
 
 /// What the names of half-written files start with; sudo and others skip such names.

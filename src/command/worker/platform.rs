@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use super::{Disc, EJECT, REPORT_COPY, REPORT_NAME, RUN_DIRECTORY, Verdict, Worker};
+use super::{Disc, EJECT, REPORT_NAME, RUN_DIRECTORY, Verdict, Worker};
 use crate::command::Exit;
 use crate::command::options::Ready;
 use crate::engine::wireserver;
@@ -157,7 +157,7 @@ impl Worker<'_> {
         if self.report.result != Outcome::NothingToDo && self.rooted.is_here() {
             let ready = self.accepted && matches!(self.verdict, Verdict::Ready(_));
             let reported = ready.then_some(self.vm_id);
-            if !self.rooted.note(reported, REPORT_COPY, json, &self.log) && ready {
+            if !self.rooted.note(reported, json, &self.log) && ready {
                 self.log.line(
                     Level::Warning,
                     format_args!("the root does not take the note: the next boot reports again"),

@@ -16,6 +16,7 @@ use crate::wire::ovf::Password;
 const DIRECTORY: &str = "/var/lib/preroot";
 const CONFIGURED: &str = "/var/lib/preroot/configured";
 const REPORTED: &str = "/var/lib/preroot/reported";
+const REPORT: &str = "/var/lib/preroot/report.json";
 
 /// Longest VM id that is believed: a UUID with its line break.
 const ID_MAX: usize = 64;
@@ -47,18 +48,41 @@ pub fn reported_for(root: &dyn RootView) -> Result<Option<String>, PlanFault> {
     id_in(root, REPORTED)
 }
 
-/// Makes the plan that remembers that this VM was reported ready.
-pub fn reported(vm_id: &str) -> Plan {
-    let change = Change {
-        path: String::from(REPORTED),
-        trusted: REPORTED.len(),
+/// Makes the plan that leaves the report of a boot on the root, and, after one that was reported
+/// ready, that `reported` was.
+pub fn notes(reported: Option<&str>, report: Vec<u8>) -> Plan {
+    let change = |path: &str, mode, action, purpose| Change {
+        path: String::from(path),
+        trusted: path.len(),
         owner: super::draft::ROOT,
-        mode: 0o600,
-        action: Action::Write(line(vm_id)),
-        purpose: format!("VM {vm_id} was reported ready"),
+        mode,
+        action,
+        purpose,
     };
+    let mut changes = alloc::vec![
+        change(
+            DIRECTORY,
+            0o700,
+            Action::Directory,
+            String::from("state of preroot")
+        ),
+        change(
+            REPORT,
+            0o600,
+            Action::Write(Zeroizing::new(report)),
+            String::from("what happened on this boot"),
+        ),
+    ];
+    if let Some(vm_id) = reported {
+        changes.push(change(
+            REPORTED,
+            0o600,
+            Action::Write(line(vm_id)),
+            format!("VM {vm_id} was reported ready"),
+        ));
+    }
     Plan {
-        changes: alloc::vec![change],
+        changes,
         notes: Vec::new(),
     }
 }

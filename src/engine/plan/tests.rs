@@ -589,13 +589,13 @@ fn configured_is_the_last_change() {
 }
 
 #[test]
-fn reported_marker_is_one_change_and_is_read_back() {
-    let mut root = after(&with_key("ops"), Memory::of("debian"));
+fn notes_are_left_even_where_nothing_was_configured() {
+    let mut root = Memory::of("debian");
+    root.apply(&notes(None, b"{}".to_vec()).changes);
     assert_eq!(reported_for(&root).unwrap(), None);
-    let plan = reported(VM);
-    assert_eq!(plan.changes.len(), 1);
-    root.apply(&plan.changes);
+    root.apply(&notes(Some(VM), b"{}".to_vec()).changes);
     assert_eq!(reported_for(&root).unwrap().as_deref(), Some(VM));
+    assert_eq!(configured_for(&root).unwrap(), None);
 }
 
 #[test]
