@@ -110,6 +110,29 @@ static SOURCES: &[Source] = &[
     source("xz", ["xz-utils", "xz", "xz", "xz"]),
     source("zstd", ["zstd", "zstd", "zstd", "zstd"]),
     source("ip", ["iproute2", "iproute", "iproute2", "iproute2"]),
+    source(
+        "unshare",
+        ["util-linux", "util-linux", "util-linux", "util-linux-misc"],
+    ),
+    source("mount", ["mount", "util-linux", "util-linux", "mount"]),
+    source(
+        "blkid",
+        ["util-linux", "util-linux", "util-linux", "util-linux-misc"],
+    ),
+    source("udfinfo", ["udftools", "udftools", "udftools", "udftools"]),
+    source(
+        "isoinfo",
+        ["genisoimage", "genisoimage", "cdrtools", "cdrkit"],
+    ),
+    source("cpio", ["cpio", "cpio", "cpio", "cpio"]),
+    source("gzip", ["gzip", "gzip", "gzip", "gzip"]),
+    source("file", ["file", "file", "file", "file"]),
+    source("readelf", ["binutils", "binutils", "binutils", "binutils"]),
+    source("ldd", ["libc-bin", "glibc-common", "glibc", "musl-utils"]),
+    source(
+        "shellcheck",
+        ["shellcheck", "ShellCheck", "shellcheck", "shellcheck"],
+    ),
 ];
 
 /// Where a program is looked for inside an unpacked package, and after PATH.

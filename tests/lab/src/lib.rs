@@ -6,12 +6,14 @@
 mod apt;
 pub mod arch;
 pub mod boot;
+mod cargo;
 pub mod disc;
 pub mod expected;
 pub mod ext4;
 pub mod fault;
 pub mod fetch;
 pub mod kernel;
+pub mod lint;
 pub mod platform;
 pub mod product;
 pub mod progress;

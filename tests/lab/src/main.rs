@@ -39,6 +39,12 @@ static VERBS: &[Verb] = &[
         help: command::fetch::HELP,
         run: command::fetch::run,
     },
+    Verb {
+        name: "lint",
+        about: "read the code: format, clippy, documentation, `unsafe`, shell files",
+        help: command::lint::HELP,
+        run: command::lint::run,
+    },
 ];
 
 fn main() -> ExitCode {

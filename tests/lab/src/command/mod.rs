@@ -2,6 +2,7 @@
 
 pub(crate) mod boot;
 pub(crate) mod fetch;
+pub(crate) mod lint;
 
 use lab::fault::Fault;
 
