@@ -45,6 +45,12 @@ static VERBS: &[Verb] = &[
         help: command::lint::HELP,
         run: command::lint::run,
     },
+    Verb {
+        name: "size",
+        about: "measure bytes, memory and system calls of preroot against their budgets",
+        help: command::size::HELP,
+        run: command::size::run,
+    },
 ];
 
 fn main() -> ExitCode {

@@ -3,6 +3,7 @@
 pub(crate) mod boot;
 pub(crate) mod fetch;
 pub(crate) mod lint;
+pub(crate) mod size;
 
 use lab::fault::Fault;
 
