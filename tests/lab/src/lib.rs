@@ -24,4 +24,5 @@ pub mod rootfs;
 pub mod size;
 pub mod trace;
 pub mod verdict;
+pub mod vm;
 pub mod words;

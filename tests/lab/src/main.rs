@@ -51,6 +51,12 @@ static VERBS: &[Verb] = &[
         help: command::size::HELP,
         run: command::size::run,
     },
+    Verb {
+        name: "vm",
+        about: "boot whole machines, one or two for each promise",
+        help: command::vm::HELP,
+        run: command::vm::run,
+    },
 ];
 
 fn main() -> ExitCode {

@@ -1,0 +1,238 @@
+//! Whole boots, each a promise of the product that is kept or broken before one's eyes.
+//!
+//! A promise is a row of a table and a function: it boots the real kernel once or twice under given
+//! circumstances and looks at what came of it: the console, what the platform was told, what the real
+//! init found, and what is on the root disk afterwards. What can be seen without a kernel is tested
+//! elsewhere.
+
+mod circumstances;
+mod gpt;
+mod network;
+mod provisioning;
+mod root;
+mod scene;
+mod snapshot;
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::fault::Fault;
+use crate::fetch::Lab;
+use crate::progress;
+
+pub use scene::Broken;
+use scene::Scene;
+
+/// How many machines run side by side: an emulated processor keeps one of ours busy.
+const SIDE_BY_SIDE: usize = 2;
+
+/// One thing that the product promises of a boot.
+pub struct Promise {
+    /// What it is called.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub about: &'static str,
+    check: fn(&Scene) -> Result<(), Broken>,
+}
+
+/// Makes a row of [`PROMISES`].
+const fn promise(
+    name: &'static str,
+    about: &'static str,
+    check: fn(&Scene) -> Result<(), Broken>,
+) -> Promise {
+    Promise { name, about, check }
+}
+
+/// Every promise; those that take longest come first, so that nobody waits for a last one.
+pub static PROMISES: &[Promise] = &[
+    promise(
+        "ready_with_identity",
+        "the machine has its identity, the platform accepted Ready, 20 lines at most",
+        provisioning::ready_with_identity,
+    ),
+    promise(
+        "lost_ready_is_repeated_by_the_next_boot",
+        "a boot that was not heard is made good by the next, without a disc",
+        network::lost_ready_is_repeated_by_the_next_boot,
+    ),
+    promise(
+        "dhcp_never",
+        "no DHCP server: identity, a message, and the boot goes on",
+        network::dhcp_never,
+    ),
+    promise(
+        "wireserver_never",
+        "a silent WireServer: identity, a message, and the boot goes on",
+        network::wireserver_never,
+    ),
+    promise(
+        "root_missing",
+        "no root: a message, the platform is told, the machine restarts",
+        root::missing,
+    ),
+    promise(
+        "disc_unreadable",
+        "a disc of zeros: a message, the platform is told, the boot goes on",
+        provisioning::disc_unreadable,
+    ),
+    promise(
+        "disc_damaged",
+        "a disc that lost its directory: the same",
+        provisioning::disc_damaged,
+    ),
+    promise(
+        "document_damaged",
+        "a document that ends in the middle: the same, at once",
+        provisioning::document_damaged,
+    ),
+    promise(
+        "no_disc",
+        "an empty drive: said, nothing is changed, Ready, and the boot goes on",
+        provisioning::no_disc,
+    ),
+    promise(
+        "second_boot_changes_nothing",
+        "no file is touched and no frame is sent",
+        provisioning::second_boot_changes_nothing,
+    ),
+    promise(
+        "kernel_mount_gives_the_same",
+        "the disc read by the kernel: the same files, byte for byte",
+        provisioning::kernel_mount_gives_the_same,
+    ),
+    promise(
+        "without_udf_and_isofs_modules",
+        "no kernel module for discs: the same files, byte for byte",
+        provisioning::without_udf_and_isofs_modules,
+    ),
+    promise(
+        "password_is_nowhere_in_plain",
+        "a password leaves nothing behind but its hash",
+        provisioning::password_is_nowhere_in_plain,
+    ),
+    promise(
+        "wireserver_410_then_200",
+        "stale goal state and stale report: both are repeated, Ready is accepted",
+        network::wireserver_410_then_200,
+    ),
+    promise(
+        "wireserver_503_five_times",
+        "a busy WireServer is asked again until it answers",
+        network::wireserver_503_five_times,
+    ),
+    promise(
+        "lost_ready_is_repeated",
+        "a Ready that was not answered is sent again",
+        network::lost_ready_is_repeated,
+    ),
+    promise("root_by_label", "root=LABEL= is found", root::by_label),
+    promise("root_by_device", "root=/dev/vda is found", root::by_device),
+    promise(
+        "root_by_partition_device",
+        "root=/dev/vda1 is found",
+        root::by_partition_device,
+    ),
+    promise(
+        "root_by_partuuid",
+        "root=PARTUUID= is found",
+        root::by_partuuid,
+    ),
+    promise(
+        "root_by_partlabel",
+        "root=PARTLABEL= is found",
+        root::by_partlabel,
+    ),
+    promise(
+        "not_azure",
+        "another machine: nothing is done, the real init runs",
+        circumstances::not_azure,
+    ),
+    promise(
+        "off_switch",
+        "preroot=off: nothing is done, the real init runs",
+        circumstances::off_switch,
+    ),
+];
+
+/// How a promise came out.
+pub struct Kept {
+    /// The promise.
+    pub name: &'static str,
+    /// How long it took.
+    pub took: Duration,
+    /// Why it was broken, if it was.
+    pub broken: Option<Broken>,
+}
+
+/// Looks at the promises of these names, or all; `tell` hears of each as it ends.
+///
+/// Returns how many were kept and how many were broken.
+pub fn run(
+    lab: &Lab,
+    wanted: &[String],
+    keep_going: bool,
+    tell: &(dyn Fn(&Kept) + Sync),
+) -> Result<(usize, usize), Fault> {
+    let chosen = PROMISES
+        .iter()
+        .filter(|promise| wanted.is_empty() || wanted.iter().any(|name| name == promise.name));
+    let queue: Mutex<VecDeque<_>> = Mutex::new(chosen.collect());
+    let counts = Mutex::new((0, 0));
+    let scene = Scene::set(lab)?;
+    // What a boot says of its own steps would be said by two at once.
+    let quiet = progress::is_quiet();
+    progress::set_quiet(true);
+    thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(|| {
+                loop {
+                    let next = lock(&queue).pop_front();
+                    let Some(promise) = next else { return };
+                    if !quiet {
+                        progress::line(format_args!("booting for {}", promise.name));
+                    }
+                    let start = Instant::now();
+                    let broken = (promise.check)(&scene).err();
+                    let mut counts = lock(&counts);
+                    if broken.is_none() {
+                        counts.0 += 1;
+                    } else {
+                        counts.1 += 1;
+                        if !keep_going {
+                            lock(&queue).clear();
+                        }
+                    }
+                    tell(&Kept {
+                        name: promise.name,
+                        took: start.elapsed(),
+                        broken,
+                    });
+                }
+            });
+        }
+    });
+    progress::set_quiet(quiet);
+    let counts = *lock(&counts);
+    Ok(counts)
+}
+
+/// Locks; what a thread that panicked left is still whole, as nothing is done by halves.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_promise_has_a_name_of_its_own() {
+        let mut names: Vec<_> = PROMISES.iter().map(|promise| promise.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), PROMISES.len());
+    }
+}

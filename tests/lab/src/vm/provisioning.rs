@@ -1,0 +1,165 @@
+//! Promises about the disc and what is made of it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::scene::{Broken, Scene, Seen};
+use super::snapshot;
+use crate::boot::{DOCUMENT, Disc, Options};
+use crate::disc::Builder;
+use crate::fault::Fault;
+
+/// The most lines that a boot without trouble may write.
+const LINES: usize = 20;
+
+/// The sectors of a disc.
+const SECTOR: usize = 2048;
+
+/// Where the partition of a UDF disc begins: behind the anchor, which has a fixed place.
+const PARTITION: usize = 257;
+
+/// A password that stands nowhere else.
+const PASSWORD: &str = "Plain-6f1c0e-Words";
+
+pub(super) fn ready_with_identity(scene: &Scene) -> Result<(), Broken> {
+    let usual = scene.usual()?;
+    usual.expect(usual.failed.is_none(), || {
+        usual.failed.clone().unwrap_or_default()
+    })?;
+    let lines = usual.said.len();
+    usual.expect((1..=LINES).contains(&lines), || {
+        format!("{lines} lines on the console, not 1 to {LINES}")
+    })
+}
+
+pub(super) fn without_udf_and_isofs_modules(scene: &Scene) -> Result<(), Broken> {
+    let seen = Seen::of(&Options {
+        initramfs: None,
+        without: vec!["udf".to_owned(), "isofs".to_owned()],
+        ..scene.options(&[])
+    })?;
+    seen.passed()?;
+    seen.same_files(scene, &*scene.usual()?)
+}
+
+pub(super) fn kernel_mount_gives_the_same(scene: &Scene) -> Result<(), Broken> {
+    let seen = Seen::of(&scene.options(&["preroot.disc-reader=kernel"]))?;
+    seen.says("mounted by the kernel")?;
+    seen.passed()?;
+    seen.same_files(scene, &*scene.usual()?)
+}
+
+pub(super) fn second_boot_changes_nothing(scene: &Scene) -> Result<(), Broken> {
+    let usual = scene.usual()?;
+    let before = snapshot::take(&scene.lab, &usual.root_disk)?;
+    let seen = Seen::of(&Options {
+        root_disk: Some(usual.root_disk.clone()),
+        ..scene.options(&[])
+    })?;
+    seen.went_on()?;
+    seen.says("nothing to do")?;
+    seen.silent()?;
+    seen.fact("hostname", "vm-desk01")?;
+    let after = snapshot::take(&scene.lab, &seen.0.root_disk)?;
+    let changed = snapshot::differences(&before, &after);
+    seen.expect(changed.is_empty(), || {
+        format!("changed on the root disk:\n{changed}")
+    })
+}
+
+pub(super) fn disc_unreadable(scene: &Scene) -> Result<(), Broken> {
+    broken_disc(
+        scene,
+        "zeros",
+        &vec![0; 600 * SECTOR],
+        "failure to read the provisioning disc",
+    )
+}
+
+pub(super) fn disc_damaged(scene: &Scene) -> Result<(), Broken> {
+    let mut disc = Builder::new().file("ovf-env.xml", DOCUMENT).build();
+    // What says that there is a volume stays; what is in it goes.
+    let end = disc.len() - SECTOR;
+    disc[PARTITION * SECTOR..end].fill(0);
+    broken_disc(
+        scene,
+        "damaged",
+        &disc,
+        "failure to read the provisioning disc",
+    )
+}
+
+pub(super) fn document_damaged(scene: &Scene) -> Result<(), Broken> {
+    let (half, _) = DOCUMENT.split_at(DOCUMENT.find("</wa:ProvisioningSection>").unwrap_or(0));
+    let disc = Builder::new().file("ovf-env.xml", half).build();
+    broken_disc(scene, "half", &disc, "ovf-env.xml")
+}
+
+/// Boots with a disc that gives no identity: said on the console, told to the platform, and no more.
+fn broken_disc(scene: &Scene, name: &str, sectors: &[u8], words: &str) -> Result<(), Broken> {
+    let seen = Seen::of(&Options {
+        disc: Disc::Image(written(scene, name, sectors)?),
+        ..scene.options(&[])
+    })?;
+    seen.went_on()?;
+    seen.says("failed: ")?;
+    seen.says(words)?;
+    seen.failure_told(words)?;
+    seen.untouched_files(scene)
+}
+
+pub(super) fn no_disc(scene: &Scene) -> Result<(), Broken> {
+    let seen = Seen::of(&Options {
+        disc: Disc::Empty,
+        ..scene.options(&[])
+    })?;
+    seen.went_on()?;
+    seen.says("disc absent")?;
+    seen.ready()?;
+    seen.fact("hostname", "localhost")?;
+    seen.has_file("/etc/sudoers.d/preroot", false)
+}
+
+pub(super) fn password_is_nowhere_in_plain(scene: &Scene) -> Result<(), Broken> {
+    let user = "<UserName>deskadmin</UserName>";
+    let with_password = DOCUMENT
+        .replace(
+            user,
+            &format!("{user}<UserPassword>{PASSWORD}</UserPassword>"),
+        )
+        .replace(
+            "<DisableSshPasswordAuthentication>true<",
+            "<DisableSshPasswordAuthentication>false<",
+        );
+    let document = written(scene, "password.xml", with_password.as_bytes())?;
+    let seen = Seen::of(&Options {
+        document: Some(document),
+        ..scene.options(&[])
+    })?;
+    seen.passed()?;
+    // The init shows of a hash no more than that there is one.
+    seen.fact("password", "?")?;
+    let holds = |bytes: &[u8]| {
+        bytes
+            .windows(PASSWORD.len())
+            .any(|part| part == PASSWORD.as_bytes())
+    };
+    let disk = fs::read(&seen.0.root_disk).map_err(Fault::file("read", &seen.0.root_disk))?;
+    seen.expect(!holds(&disk), || {
+        "the password is on the root disk".to_owned()
+    })?;
+    seen.expect(!holds(seen.0.console.as_bytes()), || {
+        "the password is on the console".to_owned()
+    })?;
+    let journal = seen.journal().join("\n");
+    seen.expect(!holds(journal.as_bytes()), || {
+        "the password was sent to the platform".to_owned()
+    })
+}
+
+/// Writes a file for a boot.
+fn written(scene: &Scene, name: &str, content: &[u8]) -> Result<PathBuf, Fault> {
+    let path = scene.directory.join(name);
+    fs::write(&path, content).map_err(Fault::file("write", &path))?;
+    Ok(path)
+}
