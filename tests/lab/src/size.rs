@@ -13,7 +13,7 @@ use crate::arch::Arch;
 use crate::fault::Fault;
 use crate::fetch::{Lab, create_directory, list, remove_directory};
 use crate::progress::Step;
-use crate::{boot, elf};
+use crate::{elf, product};
 
 /// The most bytes that the binary may have.
 pub const BUDGET: u64 = 256 * 1024;
@@ -50,7 +50,7 @@ pub struct Bytes {
 impl Bytes {
     /// Builds the release binary, sees that it is static, and measures it.
     pub fn measure(lab: &Lab, arch: Arch) -> Result<(PathBuf, Self), Fault> {
-        let program = boot::build(lab, arch)?;
+        let program = product::build(lab, arch)?;
         elf::is_static(lab, &program, arch)?;
         let stripped = program
             .metadata()

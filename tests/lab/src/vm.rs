@@ -25,8 +25,13 @@ use crate::progress;
 pub use scene::Broken;
 use scene::Scene;
 
+/// The most machines that run side by side unless somebody says otherwise: each has half a gigabyte.
+const MOST_SIDE_BY_SIDE: usize = 4;
+
 /// How many machines run side by side: an emulated processor keeps one of ours busy.
-const SIDE_BY_SIDE: usize = 2;
+pub fn side_by_side() -> usize {
+    thread::available_parallelism().map_or(1, |processors| processors.get().min(MOST_SIDE_BY_SIDE))
+}
 
 /// One thing that the product promises of a boot.
 pub struct Promise {
@@ -167,12 +172,14 @@ pub struct Kept {
     pub broken: Option<Broken>,
 }
 
-/// Looks at the promises of these names, or all; `tell` hears of each as it ends.
+/// Looks at the promises of these names, or all, so many side by side; `tell` hears of each as it
+/// ends.
 ///
 /// Returns how many were kept and how many were broken.
 pub fn run(
     lab: &Lab,
     wanted: &[String],
+    jobs: usize,
     keep_going: bool,
     tell: &(dyn Fn(&Kept) + Sync),
 ) -> Result<(usize, usize), Fault> {
@@ -186,7 +193,7 @@ pub fn run(
     let quiet = progress::is_quiet();
     progress::set_quiet(true);
     thread::scope(|scope| {
-        for _ in 0..SIDE_BY_SIDE {
+        for _ in 0..jobs {
             scope.spawn(|| {
                 loop {
                     let next = lock(&queue).pop_front();

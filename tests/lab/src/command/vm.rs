@@ -18,10 +18,12 @@ Usage: cargo lab vm [OPTION]... [NAME]...
 
   NAME            a promise; default: all
   --list          list the promises
+  --jobs N        so many machines side by side (default: as there are processors,
+                  4 at most)
   --keep-going    go on after one that is broken
 
-Two machines run side by side; the emulator needs no KVM. A broken promise shows the
-end of the console and what the platform heard. `cargo lab boot` shows a single boot.
+The emulator needs no KVM. A broken promise shows what preroot said, the end of the
+console and what the platform heard. `cargo lab boot` shows a single boot.
 
 Exit codes: 0 all were kept; 1 one was broken, and is named; 2 used wrongly.
 ";
@@ -29,6 +31,7 @@ Exit codes: 0 all were kept; 1 one was broken, and is named; 2 used wrongly.
 /// Reads the arguments and boots.
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, Fault> {
     let (mut wanted, mut keep_going) = (Vec::new(), false);
+    let mut jobs = vm::side_by_side();
     while let Some(argument) = parser.next().map_err(usage)? {
         match argument {
             Long("list") => {
@@ -38,6 +41,17 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, Fault> {
                 return Ok(ExitCode::SUCCESS);
             }
             Long("keep-going") => keep_going = true,
+            Long("jobs") => {
+                let value = parser.value().and_then(ValueExt::string).map_err(usage)?;
+                jobs = match value.parse() {
+                    Ok(number @ 1..=64) => number,
+                    _ => {
+                        return Err(Fault::Usage(format!(
+                            "--jobs {value}: a number from 1 to 64 is needed"
+                        )));
+                    }
+                };
+            }
             Value(name) => {
                 let name = name.to_string_lossy().into_owned();
                 if !PROMISES.iter().any(|promise| promise.name == name) {
@@ -48,7 +62,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, Fault> {
             other => return Err(usage(other.unexpected())),
         }
     }
-    let (kept, broken) = vm::run(&Lab::open()?, &wanted, keep_going, &tell)?;
+    let (kept, broken) = vm::run(&Lab::open()?, &wanted, jobs, keep_going, &tell)?;
     println!("{kept} passed, {broken} failed");
     Ok(if broken == 0 {
         ExitCode::SUCCESS

@@ -12,18 +12,18 @@ use std::sync::{Arc, Mutex};
 use super::lock;
 use crate::arch::Arch;
 use crate::boot::{self, Options, Outcome};
-use crate::cargo;
 use crate::ext4;
 use crate::fault::Fault;
 use crate::fetch::{Lab, create_directory, remove_directory};
 use crate::kernel::Kernel;
 use crate::platform::{Platform, Scenario, Verdict};
+use crate::product;
 use crate::progress;
 use crate::qemu::Exit;
 use crate::rootfs;
 
-/// How much of a console is shown.
-const TAIL: usize = 60;
+/// How much of a console's end is shown, besides the program's own lines.
+const TAIL: usize = 40;
 
 /// What the program's own lines on the console begin with.
 const MARK: &str = "preroot: ";
@@ -65,9 +65,14 @@ impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "  {}", self.why)?;
         if !self.console.is_empty() {
-            writeln!(f, "\n  the end of the console")?;
+            writeln!(f, "\n  what it said on the console")?;
             let lines: Vec<_> = self.console.lines().collect();
-            for line in lines.iter().skip(lines.len().saturating_sub(TAIL)) {
+            let tail = lines.len().saturating_sub(TAIL);
+            for line in lines.iter().take(tail).filter(|line| line.contains(MARK)) {
+                writeln!(f, "    {line}")?;
+            }
+            writeln!(f, "\n  the end of the console")?;
+            for line in lines.iter().skip(tail) {
                 writeln!(f, "    {line}")?;
             }
             writeln!(f, "\n  what the platform heard and said")?;
@@ -110,18 +115,12 @@ impl Scene {
         let kernel = Kernel::fetch(lab, arch)?;
         rootfs::image(lab, arch)?;
         lab.tool(arch.traits().system)?;
-        let preroot = boot::build(lab, arch)?;
+        let preroot = product::build(lab, arch)?;
         let directory = lab.directory().join(format!("vm-{}", std::process::id()));
         remove_directory(&directory)?;
         create_directory(&directory)?;
         let initramfs = directory.join("initramfs.img");
-        let mut command = cargo::command(lab, "run");
-        command.args(["--quiet", "--package", "initramfs", "--"]);
-        command.arg("--preroot").arg(&preroot);
-        command.arg("--modules").arg(&kernel.modules);
-        command.arg("--output").arg(&initramfs);
-        command.args(["--root-fs", "ext4"]);
-        cargo::run(&mut command, "packing the initramfs")?;
+        product::pack(lab, &preroot, &kernel, Some("ext4"), &[], &initramfs)?;
         Ok(Self {
             lab: lab.clone(),
             directory,
