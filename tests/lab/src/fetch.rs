@@ -125,7 +125,17 @@ static SOURCES: &[Source] = &[
         ["genisoimage", "genisoimage", "cdrtools", "cdrkit"],
     ),
     source("cpio", ["cpio", "cpio", "cpio", "cpio"]),
+    source(
+        "bsdcpio",
+        [
+            "libarchive-tools",
+            "bsdcpio",
+            "libarchive",
+            "libarchive-tools",
+        ],
+    ),
     source("gzip", ["gzip", "gzip", "gzip", "gzip"]),
+    source("openssl", ["openssl", "openssl", "openssl", "openssl"]),
     source("file", ["file", "file", "file", "file"]),
     source("readelf", ["binutils", "binutils", "binutils", "binutils"]),
     source("ldd", ["libc-bin", "glibc-common", "glibc", "musl-utils"]),

@@ -52,6 +52,12 @@ static VERBS: &[Verb] = &[
         run: command::size::run,
     },
     Verb {
+        name: "test",
+        about: "pass everything: lint, tests on both processors, size, whole boots",
+        help: command::test::HELP,
+        run: command::test::run,
+    },
+    Verb {
         name: "vm",
         about: "boot whole machines, one or two for each promise",
         help: command::vm::HELP,

@@ -4,6 +4,7 @@ pub(crate) mod boot;
 pub(crate) mod fetch;
 pub(crate) mod lint;
 pub(crate) mod size;
+pub(crate) mod test;
 pub(crate) mod vm;
 
 use lab::fault::Fault;

@@ -18,8 +18,8 @@ Usage: cargo lab vm [OPTION]... [NAME]...
 
   NAME            a promise; default: all
   --list          list the promises
-  --jobs N        so many machines side by side (default: as there are processors,
-                  4 at most)
+  --jobs N        so many machines side by side (default: one more than there are
+                  processors, 6 at most)
   --keep-going    go on after one that is broken
 
 The emulator needs no KVM. A broken promise shows what preroot said, the end of the

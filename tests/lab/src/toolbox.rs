@@ -1,0 +1,104 @@
+//! A directory of programs for tests that look for them on `PATH`.
+//!
+//! Each program that the system lacks is a small script there, which runs the private copy with its
+//! private libraries: those must reach that program and nothing else, least of all cargo.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use crate::fault::Fault;
+use crate::fetch::{Lab, Tool, create_directory, remove_directory};
+
+/// What the tests of this project compare with or talk to.
+pub const PROGRAMS: [&str; 15] = [
+    "blkid",
+    "bsdcpio",
+    "cpio",
+    "dhcpd",
+    "dnsmasq",
+    "genisoimage",
+    "gzip",
+    "ip",
+    "isoinfo",
+    "mkudffs",
+    "openssl",
+    "udfinfo",
+    "unshare",
+    "xz",
+    "zstd",
+];
+
+/// Fetches these programs and gives the directory that has all of them.
+pub fn fill(lab: &Lab, programs: &[&str]) -> Result<PathBuf, Fault> {
+    let directory = lab.directory().join("bin");
+    // What the system has got since is taken from there.
+    remove_directory(&directory)?;
+    create_directory(&directory)?;
+    for program in programs {
+        let tool = lab.tool(program)?;
+        let path = directory.join(program);
+        fs::write(&path, script(&tool)).map_err(Fault::file("write", &path))?;
+        fs::set_permissions(&path, Permissions::from_mode(0o755))
+            .map_err(Fault::file("make executable", &path))?;
+    }
+    Ok(directory)
+}
+
+/// Writes the script that runs a program with the environment that it needs.
+fn script(tool: &Tool) -> String {
+    let command = tool.command();
+    let mut text = "#!/bin/sh\n".to_owned();
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            let _ = writeln!(text, "export {}={}", name.display(), quoted(value));
+        }
+    }
+    let _ = writeln!(text, "exec {} \"$@\"", quoted(command.get_program()));
+    text
+}
+
+/// Quotes a word for the shell.
+fn quoted(word: &OsStr) -> String {
+    format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress;
+    use std::process::Command;
+
+    #[test]
+    fn word_with_everything_in_it_survives_the_shell() {
+        let word = "a b'c\"d$e`f\\g";
+        let said = progress::run(
+            Command::new("sh")
+                .arg("-c")
+                .arg(format!("printf %s {}", quoted(word.as_ref()))),
+        );
+        assert_eq!(said.unwrap(), word);
+    }
+
+    #[test]
+    fn script_runs_the_program_with_its_arguments() {
+        let lab = Lab::open().unwrap();
+        let path = std::env::temp_dir().join(format!("lab-toolbox-{}", std::process::id()));
+        fs::write(&path, script(&lab.tool("gzip").unwrap())).unwrap();
+        let said = progress::run(Command::new("sh").arg(&path).args(["--version"])).unwrap();
+        assert!(said.starts_with("gzip"), "{said}");
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn every_program_can_be_fetched() {
+        for program in PROGRAMS {
+            assert!(
+                crate::fetch::known_programs().any(|known| known == program),
+                "{program}"
+            );
+        }
+    }
+}
