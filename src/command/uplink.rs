@@ -80,8 +80,13 @@ impl Uplink {
         }
     }
 
-    /// Begins to look for interfaces.
-    pub(super) fn open(&mut self) -> rustix::io::Result<()> {
+    /// Begins to look for interfaces, unless it did before.
+    pub(super) fn open(&mut self, now: Duration) -> rustix::io::Result<()> {
+        if self.links.is_some() {
+            return Ok(());
+        }
+        self.started = now;
+        self.asked = now;
         let mut links = Links::open()?;
         links.dump()?;
         self.links = Some(links);

@@ -145,16 +145,6 @@ impl Worker<'_> {
             }
             return Answer::Over(Exit::Done);
         }
-        if self.reports()
-            && let Err(error) = self.uplink.open()
-        {
-            let error = error.raw_os_error();
-            self.fail(
-                format_args!("no rtnetlink: error {error}"),
-                "the kernel needs it",
-            );
-            return Answer::Over(Exit::Failed);
-        }
         if matches!(self.verdict, Verdict::Open) {
             match Reader::start(self.options) {
                 Ok(reader) => self.disc = Disc::Awaited(reader),
@@ -173,6 +163,9 @@ impl Worker<'_> {
             self.look_for_root();
             self.hear_supervisor(supervisor);
             self.hear_disc(now);
+            if !self.open_uplink(now) {
+                return Answer::Over(Exit::Failed);
+            }
             self.apply_when_possible();
             if let Some(exit) = self.talk_to_platform(now) {
                 return Answer::Over(exit);
@@ -194,6 +187,36 @@ impl Worker<'_> {
     /// Tells whether the platform is to be told anything by this run.
     fn reports(&self) -> bool {
         !self.options.dry_run && matches!(self.options.ready, Ready::Rooted | Ready::Early)
+    }
+
+    /// Opens the way to the platform as soon as it is known to be needed.
+    ///
+    /// An ordinary boot of a machine that is done needs none, and then not a frame is sent. A disc
+    /// that was read, or a root that was not reported, tells that this is no such boot; and when
+    /// it is the disc, the host name is known before the DHCP server is asked, which registers it.
+    /// Tells whether the work can go on.
+    fn open_uplink(&mut self, now: Duration) -> bool {
+        let needed = match self.verdict {
+            Verdict::Open => {
+                self.identity.is_some()
+                    || self.rooted.is_here()
+                    || self.options.ready == Ready::Early
+            }
+            Verdict::Ready(Outcome::NothingToDo) => false,
+            Verdict::Ready(_) | Verdict::Failed => true,
+        };
+        if self.reports()
+            && needed
+            && let Err(error) = self.uplink.open(now)
+        {
+            let error = error.raw_os_error();
+            self.fail(
+                format_args!("no rtnetlink: error {error}"),
+                "the kernel needs it",
+            );
+            return false;
+        }
+        true
     }
 
     fn look_for_root(&mut self) {

@@ -141,6 +141,9 @@ impl Client {
                 server: offer.lease.server,
             }
         } else {
+            if self.discovers == 0 {
+                self.started = now;
+            }
             self.discovers = self.discovers.saturating_add(1);
             let seconds = now.saturating_sub(self.started).as_secs();
             self.seconds = u16::try_from(seconds).unwrap_or(u16::MAX);

@@ -22,7 +22,7 @@ fn unheard(seen: &Seen) -> Result<(), Broken> {
     seen.went_on()?;
     // While it waits it says so, and at the end it says what for.
     seen.says("waiting for")?;
-    seen.says("failed: no end within 20 s: still waiting for")?;
+    seen.says("after 20 s fix=\"the boot goes on")?;
     seen.untold()?;
     seen.fact("hostname", "vm-desk01")?;
     seen.has_file("/var/lib/preroot/configured", true)?;
@@ -54,7 +54,7 @@ pub(super) fn lost_ready_is_repeated_by_the_next_boot(scene: &Scene) -> Result<(
         &["preroot.timeout=12"],
     )?;
     first.went_on()?;
-    first.says("failed: no end within 12 s")?;
+    first.says("failed: failure to report to the WireServer: still waiting for")?;
     first.has_file("/var/lib/preroot/configured", true)?;
     first.has_file("/var/lib/preroot/reported", false)?;
     // The platform takes the disc away when it likes to.
