@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 /// The longest message.
-pub const MAX_MESSAGE: usize = 16384;
+pub const MAX_MESSAGE: usize = 2048;
 
 /// One end of a channel.
 #[derive(Debug)]
