@@ -8,6 +8,7 @@ use core::fmt::{self, Write as _};
 use heapless::String;
 
 use super::goalstate::GoalState;
+use super::json;
 use super::vmid::VmId;
 
 /// A report's body, either language.
@@ -148,7 +149,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-fn escape(out: &mut impl fmt::Write, character: char, language: Language) -> fmt::Result {
+fn escape(out: &mut dyn fmt::Write, character: char, language: Language) -> fmt::Result {
     match (language, character) {
         (Language::Xml, '&') => out.write_str("&amp;"),
         (Language::Xml, '<') => out.write_str("&lt;"),
@@ -156,12 +157,8 @@ fn escape(out: &mut impl fmt::Write, character: char, language: Language) -> fmt
         // XML 1.0 has no way to say most control characters.
         (Language::Xml, c) if c.is_control() && !matches!(c, '\t' | '\n') => out.write_char('?'),
         (Language::Xml, '\u{fffe}' | '\u{ffff}') => out.write_char('?'),
-        (Language::Json, '"') => out.write_str("\\\""),
-        (Language::Json, '\\') => out.write_str("\\\\"),
-        (Language::Json, '\n') => out.write_str("\\n"),
-        (Language::Json, '\t') => out.write_str("\\t"),
-        (Language::Json, c) if c.is_control() => write!(out, "\\u{:04x}", u32::from(c)),
-        (_, c) => out.write_char(c),
+        (Language::Json, c) => json::write_escaped(out, c),
+        (Language::Xml, c) => out.write_char(c),
     }
 }
 

@@ -24,6 +24,7 @@ pub mod gpt;
 pub mod health;
 pub mod http;
 pub mod iso9660;
+pub mod json;
 pub mod moddep;
 pub mod names;
 pub mod ovf;

@@ -2,11 +2,13 @@
 //!
 //! It is a JSON document for programs and a table with bars for people. It holds no secrets.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 use core::time::Duration;
 
+use heapless::string::StringView;
 use heapless::{String, Vec};
-use serde::{Deserialize, Serialize};
+
+use super::json::{Quoted, Reader};
 
 /// The largest report, as JSON.
 pub const MAX_JSON: usize = 16384;
@@ -16,7 +18,7 @@ const MAX_PHASES: usize = 32;
 const BAR: u64 = 32;
 
 /// What happened on a boot.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// The version of preroot that wrote this.
     pub version: String<32>,
@@ -53,8 +55,7 @@ pub struct Report {
 }
 
 /// What came of a boot.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Outcome {
     /// It is not over.
     #[default]
@@ -71,6 +72,29 @@ pub enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    const ALL: [Self; 6] = [
+        Self::Unfinished,
+        Self::NothingToDo,
+        Self::Provisioned,
+        Self::Ready,
+        Self::Specialized,
+        Self::Failed,
+    ];
+
+    /// Names the outcome in the document.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unfinished => "unfinished",
+            Self::NothingToDo => "nothing-to-do",
+            Self::Provisioned => "provisioned",
+            Self::Ready => "ready",
+            Self::Specialized => "specialized",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -85,7 +109,7 @@ impl fmt::Display for Outcome {
 }
 
 /// A stretch of time with a name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Phase {
     /// The name.
     pub name: String<16>,
@@ -114,16 +138,138 @@ impl Report {
         });
     }
 
-    /// Writes the report as JSON into `buffer` and returns its length.
-    pub fn to_json(&self, buffer: &mut [u8]) -> Option<usize> {
-        serde_json_core::to_slice(self, buffer).ok()
+    /// Returns the JSON document, of at most [`MAX_JSON`] bytes, to be shown.
+    pub fn as_json(&self) -> impl fmt::Display {
+        Json(self)
     }
 
-    /// Reads a report; unknown members are ignored.
+    /// Reads a report; unknown members are ignored, missing ones stay empty.
     pub fn from_json(json: &[u8]) -> Option<Self> {
-        let mut unescaped = [0; 1024];
-        let (report, _) = serde_json_core::from_slice_escaped(json, &mut unescaped).ok()?;
-        Some(report)
+        let mut report = Report::default();
+        let mut json = Reader::new(json).ok()?;
+        read_members(
+            &mut json,
+            &mut [
+                ("version", Member::Text(&mut report.version)),
+                ("vm_id", Member::Text(&mut report.vm_id)),
+                ("result", Member::Outcome(&mut report.result)),
+                ("reason", Member::Text(&mut report.reason)),
+                ("started_us", Member::Time(&mut report.started_us)),
+                ("took_us", Member::Time(&mut report.took_us)),
+                ("interface", Member::Text(&mut report.interface)),
+                ("address", Member::Text(&mut report.address)),
+                ("router", Member::Text(&mut report.router)),
+                ("wireserver", Member::Text(&mut report.wireserver)),
+                ("identity", Member::Text(&mut report.identity)),
+                ("host_name", Member::Text(&mut report.host_name)),
+                ("user", Member::Text(&mut report.user)),
+                ("written", Member::Count(&mut report.written)),
+                ("unchanged", Member::Count(&mut report.unchanged)),
+                ("phases", Member::Phases(&mut report.phases)),
+            ],
+        )?;
+        json.end().ok()?;
+        // Every report has one; what has none is another document.
+        (!report.version.is_empty()).then_some(report)
+    }
+}
+
+/// Where the value of a member goes.
+enum Member<'a> {
+    Text(&'a mut StringView),
+    Time(&'a mut u64),
+    Count(&'a mut u32),
+    Outcome(&'a mut Outcome),
+    Phases(&'a mut Vec<Phase, MAX_PHASES>),
+}
+
+/// Reads an object that has these members.
+fn read_members(json: &mut Reader<'_>, members: &mut [(&str, Member<'_>)]) -> Option<()> {
+    json.object().ok()?;
+    while let Some(name) = json.member().ok()? {
+        match members.iter_mut().find(|(known, _)| name.is(known)) {
+            Some((_, member)) => member.read(json)?,
+            None => json.skip().ok()?,
+        }
+    }
+    Some(())
+}
+
+impl Member<'_> {
+    fn read(&mut self, json: &mut Reader<'_>) -> Option<()> {
+        match self {
+            Member::Text(text) => {
+                text.clear();
+                write!(text, "{}", json.text().ok()?).ok()?;
+            }
+            Member::Time(us) => **us = json.integer().ok()?,
+            Member::Count(count) => **count = json.integer().ok()?.try_into().ok()?,
+            Member::Outcome(outcome) => {
+                let name = json.text().ok()?;
+                let known = Outcome::ALL.into_iter().find(|known| name.is(known.name()));
+                **outcome = known?;
+            }
+            Member::Phases(phases) => {
+                json.array().ok()?;
+                while json.element().ok()? {
+                    let mut phase = Phase::default();
+                    read_members(
+                        json,
+                        &mut [
+                            ("name", Member::Text(&mut phase.name)),
+                            ("start_us", Member::Time(&mut phase.start_us)),
+                            ("length_us", Member::Time(&mut phase.length_us)),
+                            ("detail", Member::Text(&mut phase.detail)),
+                        ],
+                    )?;
+                    phases.push(phase).ok()?;
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+/// The JSON document of a report.
+struct Json<'a>(&'a Report);
+
+impl fmt::Display for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let report = self.0;
+        write!(
+            f,
+            "{{\"version\":{},\"vm_id\":{},\"result\":\"{}\",\"reason\":{},\"started_us\":{},\
+             \"took_us\":{},\"interface\":{},\"address\":{},\"router\":{},\"wireserver\":{},\
+             \"identity\":{},\"host_name\":{},\"user\":{},\"written\":{},\"unchanged\":{},\"phases\":[",
+            Quoted(&report.version),
+            Quoted(&report.vm_id),
+            report.result.name(),
+            Quoted(&report.reason),
+            report.started_us,
+            report.took_us,
+            Quoted(&report.interface),
+            Quoted(&report.address),
+            Quoted(&report.router),
+            Quoted(&report.wireserver),
+            Quoted(&report.identity),
+            Quoted(&report.host_name),
+            Quoted(&report.user),
+            report.written,
+            report.unchanged,
+        )?;
+        let mut comma = "";
+        for phase in &report.phases {
+            write!(
+                f,
+                "{comma}{{\"name\":{},\"start_us\":{},\"length_us\":{},\"detail\":{}}}",
+                Quoted(&phase.name),
+                phase.start_us,
+                phase.length_us,
+                Quoted(&phase.detail),
+            )?;
+            comma = ",";
+        }
+        f.write_str("]}")
     }
 }
 
@@ -273,9 +419,33 @@ mod tests {
 
     #[test]
     fn json_round_trip_keeps_everything() {
-        let mut buffer = [0; MAX_JSON];
-        let length = report().to_json(&mut buffer).unwrap();
-        assert_eq!(Report::from_json(&buffer[..length]), Some(report()));
+        let mut every = report();
+        every.phases[0].detail = clip("\u{e9} \u{1f680} \t");
+        for outcome in Outcome::ALL {
+            every.result = outcome;
+            let json = every.as_json().to_string();
+            assert_eq!(
+                Report::from_json(json.as_bytes()),
+                Some(every.clone()),
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn document_looks_like_this() {
+        let mut report = report();
+        report.phases.truncate(1);
+        assert_eq!(
+            report.as_json().to_string(),
+            concat!(
+                r#"{"version":"0.1.0","vm_id":"","result":"ready","#,
+                r#""reason":"quote \" slash \\ line\nend","started_us":5000000,"took_us":12340,"#,
+                r#""interface":"","address":"10.0.0.4/24","router":"","wireserver":"","#,
+                r#""identity":"","host_name":"","user":"","written":7,"unchanged":0,"phases":["#,
+                r#"{"name":"dhcp","start_us":1000,"length_us":3000,"detail":"10.0.0.4/24"}]}"#,
+            )
+        );
     }
 
     #[test]
@@ -293,18 +463,36 @@ mod tests {
             );
         }
         assert_eq!(report.phases.len(), MAX_PHASES);
-        let mut buffer = [0; MAX_JSON];
-        let length = report.to_json(&mut buffer).unwrap();
-        assert!(Report::from_json(&buffer[..length]).is_some());
+        let json = report.as_json().to_string();
+        assert!(json.len() <= MAX_JSON, "{}", json.len());
+        assert_eq!(Report::from_json(json.as_bytes()), Some(report));
     }
 
     #[test]
     fn members_of_a_later_version_are_ignored() {
-        let mut buffer = [0; MAX_JSON];
-        let length = report().to_json(&mut buffer).unwrap();
-        let json = core::str::from_utf8(&buffer[..length]).unwrap();
+        let json = report().as_json().to_string();
         let later = json.replacen('{', "{\"later\":{\"a\":[1,\"x\"]},", 1);
         assert_eq!(Report::from_json(later.as_bytes()), Some(report()));
+    }
+
+    #[test]
+    fn damaged_report_is_refused() {
+        let json = report().as_json().to_string();
+        for (old, new) in [
+            ("}", ""),
+            ("]}", "]}}"),
+            ("ready", "steady"),
+            ("\"0.1.0\"", "\"\""),
+            ("\"0.1.0\"", "1"),
+            ("12340", "\"12340\""),
+            ("\"written\":7", "\"written\":4294967296"),
+            ("10.0.0.4/24", "10.0.0.4/24 and something too long for it"),
+            ("[{", "{"),
+        ] {
+            let damaged = json.replacen(old, new, 1);
+            assert_ne!(damaged, json);
+            assert_eq!(Report::from_json(damaged.as_bytes()), None, "{damaged}");
+        }
     }
 
     #[test]

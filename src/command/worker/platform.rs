@@ -1,6 +1,7 @@
 //! The end of the work: the disc leaves its drive, the platform is told, and everybody may read what
 //! happened.
 
+use alloc::string::ToString as _;
 use core::time::Duration;
 
 use super::{Disc, EJECT, REPORT_NAME, RUN_DIRECTORY, Verdict, Worker};
@@ -10,7 +11,7 @@ use crate::engine::wireserver;
 use crate::linux::log::Level;
 use crate::linux::{clock, files};
 use crate::wire::health::Health;
-use crate::wire::report::{MAX_JSON, Outcome, clip, clip_format};
+use crate::wire::report::{Outcome, clip, clip_format};
 
 impl Worker<'_> {
     /// Moves the conversation with the platform on; returns the end of the work when it is over.
@@ -149,9 +150,7 @@ impl Worker<'_> {
             _ => Outcome::Failed,
         };
         self.report.took_us = u64::try_from(self.since_start().as_micros()).unwrap_or(u64::MAX);
-        let mut json = alloc::vec![0; MAX_JSON];
-        let length = self.report.to_json(&mut json).unwrap_or(0);
-        json.truncate(length);
+        let json = self.report.as_json().to_string().into_bytes();
         files::write_private(RUN_DIRECTORY, REPORT_NAME, &json);
         // A boot with nothing to do leaves no trace on the root.
         if self.report.result != Outcome::NothingToDo && self.rooted.is_here() {
