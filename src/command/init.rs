@@ -25,6 +25,7 @@ use crate::linux::uevent::{News, Uevents};
 use crate::linux::{clock, dmi, files, poll, process};
 use crate::wire::cmdline::{CommandLine, RootSpec, RootWait};
 use crate::wire::superblock::{self, Kind};
+use crate::wire::timestamp::millis;
 
 /// Where the real root is mounted until it is the root.
 const ROOT: &str = "/sysroot";
@@ -137,7 +138,7 @@ impl Boot<'_> {
             format_args!(
                 "mount ok root={spec} device={} ms={}",
                 device.path,
-                to.saturating_sub(found).as_millis()
+                millis(to.saturating_sub(found))
             ),
         );
         Ok(())
@@ -156,7 +157,7 @@ impl Boot<'_> {
                 "modules ok loaded={} failed={} ms={}",
                 counts.loaded,
                 counts.failed,
-                to.saturating_sub(from).as_millis()
+                millis(to.saturating_sub(from))
             ),
         );
         for (name, fault) in modules.faults() {
@@ -279,7 +280,7 @@ impl Boot<'_> {
             self.log.line(Level::Error, format_args!("failed: {fault}"));
             restart(&self.log, OnFail::Reboot);
         }
-        let took = clock::monotonic().saturating_sub(self.start).as_millis();
+        let took = millis(clock::monotonic().saturating_sub(self.start));
         self.log.line(
             Level::Info,
             format_args!("handing over to {init} ms={took}"),

@@ -22,6 +22,7 @@ use crate::linux::port::Port;
 use crate::wire::cmdline::CommandLine;
 use crate::wire::health::Health;
 use crate::wire::report::{Report, clip_format};
+use crate::wire::timestamp::millis;
 
 /// The driver of Hyper-V's synthetic interfaces. A virtual function has the same hardware address
 /// and another driver: it is never used, because the host moves the traffic as it likes.
@@ -121,7 +122,7 @@ impl Uplink {
             let wait = wireserver.wait_until().saturating_sub(now);
             log.line(
                 Level::Warning,
-                format_args!("wireserver: {fault}; next try in {} ms", wait.as_millis()),
+                format_args!("wireserver: {fault}; next try in {} ms", millis(wait)),
             );
         }
         if let Some(at) = wireserver.goal_state_at()
@@ -328,7 +329,7 @@ impl Uplink {
                 "dhcp ok nic={} ip={lease} server={} wireserver={wireserver} ms={}",
                 chosen.link.name,
                 lease.server,
-                now.saturating_sub(self.started).as_millis()
+                millis(now.saturating_sub(self.started))
             ),
         );
         report.phase(

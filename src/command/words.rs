@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use super::Exit;
 use crate::wire::report::clip_format;
+use crate::wire::timestamp::micros;
 
 /// A message of the supervisor's.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,8 +67,7 @@ impl fmt::Display for Order<'_> {
                 to,
                 detail,
             } => {
-                let micros = |time: &Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-                write!(f, "P{name} {} {} {detail}", micros(from), micros(to))
+                write!(f, "P{name} {} {} {detail}", micros(*from), micros(*to))
             }
             Order::NoRoot(reason) => write!(f, "X{reason}"),
         }

@@ -27,7 +27,7 @@ use crate::linux::{clock, dmi, memory, poll};
 use crate::wire::health::Failure;
 use crate::wire::ovf;
 use crate::wire::report::{Outcome, Report, clip, clip_format};
-use crate::wire::timestamp::timestamp;
+use crate::wire::timestamp::{micros, millis, timestamp};
 use crate::wire::vmid::VmId;
 
 /// Where the report of this boot lies: `/run` survives into the real root.
@@ -103,7 +103,7 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
         report: Report {
             version: clip(crate::VERSION),
             vm_id: clip_format(format_args!("{vm_id}")),
-            started_us: u64::try_from(start.as_micros()).unwrap_or(0),
+            started_us: micros(start),
             ..Report::default()
         },
         uplink: Uplink::new(options, buffers, sockets, start),
@@ -403,7 +403,7 @@ impl Worker<'_> {
                         } else {
                             &self.report.user
                         },
-                        to.saturating_sub(from).as_millis()
+                        millis(to.saturating_sub(from))
                     ),
                 );
                 self.verdict = Verdict::Ready(Outcome::Ready);

@@ -48,6 +48,15 @@ pub enum Door {
     Json,
 }
 
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Door::Xml => "xml",
+            Door::Json => "json",
+        })
+    }
+}
+
 /// What went wrong last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WireserverFault {

@@ -9,6 +9,7 @@ use heapless::string::StringView;
 use heapless::{String, Vec};
 
 use super::json::{Quoted, Reader};
+use super::timestamp::micros;
 
 /// The largest report, as JSON.
 pub const MAX_JSON: usize = 16384;
@@ -389,10 +390,6 @@ pub fn clip_format<const N: usize>(arguments: fmt::Arguments<'_>) -> String<N> {
     let mut clip = Clip(String::new());
     let _ = fmt::write(&mut clip, arguments);
     clip.0
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

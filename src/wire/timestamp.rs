@@ -4,6 +4,7 @@
 //! The way from days to dates is Howard Hinnant's `civil_from_days`.
 
 use core::fmt::Write;
+use core::time::Duration;
 
 const SECONDS_PER_DAY: i64 = 86_400;
 /// 9999-12-31T23:59:59: what comes later does not fit the format.
@@ -60,6 +61,18 @@ fn date(days: i64) -> (i64, i64, i64) {
     };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
+}
+
+/// Returns whole milliseconds; the standard library's 128-bit ones cost 3 KB to print.
+pub fn millis(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1000);
+    seconds.saturating_add(u64::from(duration.subsec_millis()))
+}
+
+/// Returns whole microseconds.
+pub fn micros(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000_000);
+    seconds.saturating_add(u64::from(duration.subsec_micros()))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::linux::log::Level;
 use crate::linux::{clock, files};
 use crate::wire::health::Health;
 use crate::wire::report::{Outcome, clip, clip_format};
+use crate::wire::timestamp::{micros, millis};
 
 impl Worker<'_> {
     /// Moves the conversation with the platform on; returns the end of the work when it is over.
@@ -52,7 +53,7 @@ impl Worker<'_> {
             wireserver::Outcome::Accepted { door, status } => {
                 self.accepted = true;
                 self.report
-                    .phase("health", from, to, format_args!("{status} {door:?}"));
+                    .phase("health", from, to, format_args!("{status} {door}"));
                 let what = if matches!(self.verdict, Verdict::Failed) {
                     "failure"
                 } else {
@@ -62,8 +63,8 @@ impl Worker<'_> {
                     Level::Info,
                     format_args!(
                         "{what} reported status={status} ms={} after start, {} after kernel",
-                        to.as_millis(),
-                        clock::monotonic().as_millis()
+                        millis(to),
+                        millis(clock::monotonic())
                     ),
                 );
                 decided
@@ -149,7 +150,7 @@ impl Worker<'_> {
             (Verdict::Ready(_), Exit::Done) => Outcome::Provisioned,
             _ => Outcome::Failed,
         };
-        self.report.took_us = u64::try_from(self.since_start().as_micros()).unwrap_or(u64::MAX);
+        self.report.took_us = micros(self.since_start());
         let json = self.report.as_json().to_string().into_bytes();
         files::write_private(RUN_DIRECTORY, REPORT_NAME, &json);
         // A boot with nothing to do leaves no trace on the root.
