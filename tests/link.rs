@@ -1,17 +1,17 @@
 //! Packet sockets and links against a real kernel, on a veth pair.
 //!
-//! Each test runs itself again in a user and network namespace of its own (`unshare` of util-linux),
-//! so it needs no root and never sees the network of the machine. Where namespaces cannot be made
-//! a test is skipped with a word, unless `CI` or `PREROOT_STRICT` is set: then it fails.
+//! Each test runs itself again in a user and network namespace of its own, so it needs no root and
+//! never sees the network of the machine.
+
+mod namespace;
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
-use std::io::{self, Write};
 use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use namespace::ip;
 use preroot::linux::link::{LinkState, Links};
 use preroot::linux::packet::{Frame, PacketSocket};
 use preroot::linux::poll;
@@ -20,59 +20,13 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, socket};
 
 /// Runs `body` in a namespace where `left` and `right` are the two ends of a cable, both down.
-fn in_namespace(test: &str, body: fn()) {
-    const INSIDE: &str = "PREROOT_TEST_INSIDE";
-    if env::var_os(INSIDE).is_some() {
+fn in_namespace<F: FnOnce()>(body: F) {
+    namespace::run(&["--user", "--map-root-user", "--net"], body, |body| {
         ip(
             "link add left address 02:00:00:00:00:0a type veth peer name right address 02:00:00:00:00:0b",
         );
-        return body();
-    }
-    let unshare = || {
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--net", "--"]);
-        // Where `ip` is, on systems that hide it from users.
-        let path = env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
-        command
-    };
-    let probe = unshare()
-        .args(["ip", "link", "add", "name", "probe", "type", "veth"])
-        .output();
-    if !probe.as_ref().is_ok_and(|output| output.status.success()) {
-        let strict = ["CI", "PREROOT_STRICT"]
-            .iter()
-            .any(|name| env::var_os(name).is_some());
-        assert!(
-            !strict,
-            "no namespace with a veth pair to be had: {probe:?}"
-        );
-        // Past the test harness, which would keep it to itself.
-        let _ = writeln!(
-            io::stderr(),
-            "{test}: skipped, no namespace with a veth pair to be had"
-        );
-        return;
-    }
-    let output = unshare()
-        .arg(env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    // A misspelt name runs nothing at all, with success.
-    let passed = output.status.success() && said.contains("1 passed");
-    assert!(passed, "{test} in its namespace: {said}{complained}");
-}
-
-fn ip(command: &str) {
-    let output = Command::new("ip")
-        .args(command.split(' '))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "ip {command}: {output:?}");
+        body();
+    });
 }
 
 /// Switches IPv6 off, which would chatter, and both ends on.
@@ -157,7 +111,7 @@ const UDP: u8 = 17;
 
 #[test]
 fn frames_arrive_and_own_frames_do_not_come_back() {
-    in_namespace("frames_arrive_and_own_frames_do_not_come_back", || {
+    in_namespace(|| {
         up();
         let (left, right) = (open("left"), open("right"));
         let mut buffer = [0; 2048];
@@ -185,7 +139,7 @@ fn frames_arrive_and_own_frames_do_not_come_back() {
 
 #[test]
 fn only_arp_dhcp_and_http_answers_pass_the_filter() {
-    in_namespace("only_arp_dhcp_and_http_answers_pass_the_filter", || {
+    in_namespace(|| {
         up();
         let (left, right) = (open("left"), open("right"));
         let other_station = [
@@ -281,53 +235,47 @@ fn only_arp_dhcp_and_http_answers_pass_the_filter() {
 
 #[test]
 fn a_frame_that_is_cut_is_noticed_and_the_next_is_whole() {
-    in_namespace(
-        "a_frame_that_is_cut_is_noticed_and_the_next_is_whole",
-        || {
-            up();
-            let (left, right) = (open("left"), open("right"));
-            let long = ethernet(ARP, &[3; 186]);
-            right.send(&long).unwrap();
-            right.send(&ethernet(ARP, &[4; 46])).unwrap();
-            let mut buffer = [0; 64];
-            let frame = next(&left, &mut buffer).unwrap().unwrap();
-            assert_eq!((frame.len, frame.whole), (64, false));
-            assert_eq!(buffer, long[..64]);
-            let frame = next(&left, &mut buffer).unwrap().unwrap();
-            assert_eq!((frame.len, frame.whole), (60, true));
-        },
-    );
+    in_namespace(|| {
+        up();
+        let (left, right) = (open("left"), open("right"));
+        let long = ethernet(ARP, &[3; 186]);
+        right.send(&long).unwrap();
+        right.send(&ethernet(ARP, &[4; 46])).unwrap();
+        let mut buffer = [0; 64];
+        let frame = next(&left, &mut buffer).unwrap().unwrap();
+        assert_eq!((frame.len, frame.whole), (64, false));
+        assert_eq!(buffer, long[..64]);
+        let frame = next(&left, &mut buffer).unwrap().unwrap();
+        assert_eq!((frame.len, frame.whole), (60, true));
+    });
 }
 
 #[test]
 fn checksums_are_settled_only_where_the_kernel_says_so() {
-    in_namespace(
-        "checksums_are_settled_only_where_the_kernel_says_so",
-        || {
-            up();
-            ip("address add 10.0.0.1/24 dev right");
-            ip("neighbour add 10.0.0.2 lladdr 02:00:00:00:00:0a dev right");
-            let (left, right) = (open("left"), open("right"));
-            let mut buffer = [0; 2048];
-            // The kernel of this very host leaves the checksum to a device that does not exist.
-            let kernel = UdpSocket::bind("10.0.0.1:67").unwrap();
-            kernel.send_to(b"from the kernel", "10.0.0.2:68").unwrap();
-            let frame = next(&left, &mut buffer).unwrap().unwrap();
-            assert_eq!(&buffer[frame.len - 15..frame.len], b"from the kernel");
-            assert!(frame.checksum_ready);
-            // A raw frame is what its sender made it; nobody vouches for it.
-            right
-                .send(&ethernet(IPV4, &ipv4(0, 0, UDP, (67, 68))))
-                .unwrap();
-            let frame = next(&left, &mut buffer).unwrap().unwrap();
-            assert!(frame.whole && !frame.checksum_ready);
-        },
-    );
+    in_namespace(|| {
+        up();
+        ip("address add 10.0.0.1/24 dev right");
+        ip("neighbour add 10.0.0.2 lladdr 02:00:00:00:00:0a dev right");
+        let (left, right) = (open("left"), open("right"));
+        let mut buffer = [0; 2048];
+        // The kernel of this very host leaves the checksum to a device that does not exist.
+        let kernel = UdpSocket::bind("10.0.0.1:67").unwrap();
+        kernel.send_to(b"from the kernel", "10.0.0.2:68").unwrap();
+        let frame = next(&left, &mut buffer).unwrap().unwrap();
+        assert_eq!(&buffer[frame.len - 15..frame.len], b"from the kernel");
+        assert!(frame.checksum_ready);
+        // A raw frame is what its sender made it; nobody vouches for it.
+        right
+            .send(&ethernet(IPV4, &ipv4(0, 0, UDP, (67, 68))))
+            .unwrap();
+        let frame = next(&left, &mut buffer).unwrap().unwrap();
+        assert!(frame.whole && !frame.checksum_ready);
+    });
 }
 
 #[test]
 fn an_interface_that_goes_down_comes_back() {
-    in_namespace("an_interface_that_goes_down_comes_back", || {
+    in_namespace(|| {
         up();
         let (left, right) = (open("left"), open("right"));
         let mut buffer = [0; 2048];
@@ -347,7 +295,7 @@ fn an_interface_that_goes_down_comes_back() {
 
 #[test]
 fn an_interface_that_is_down_at_first_can_be_opened() {
-    in_namespace("an_interface_that_is_down_at_first_can_be_opened", || {
+    in_namespace(|| {
         let left = open("left");
         let mut buffer = [0; 2048];
         assert_eq!(left.receive(&mut buffer), Err(Errno::NETDOWN));
@@ -360,7 +308,7 @@ fn an_interface_that_is_down_at_first_can_be_opened() {
 
 #[test]
 fn an_interface_that_is_gone_is_an_error_for_good() {
-    in_namespace("an_interface_that_is_gone_is_an_error_for_good", || {
+    in_namespace(|| {
         up();
         let left = open("left");
         let mut buffer = [0; 2048];
@@ -413,7 +361,7 @@ impl Known {
 
 #[test]
 fn a_dump_lists_all_there_is() {
-    in_namespace("a_dump_lists_all_there_is", || {
+    in_namespace(|| {
         let mut links = Links::open().unwrap();
         assert_eq!(
             links.next(),
@@ -439,7 +387,7 @@ fn a_dump_lists_all_there_is() {
 
 #[test]
 fn a_dump_of_many_links_is_whole() {
-    in_namespace("a_dump_of_many_links_is_whole", || {
+    in_namespace(|| {
         for number in 0..40 {
             ip(&format!(
                 "link add name many{number} type veth peer name peer{number}"
@@ -460,33 +408,30 @@ fn a_dump_of_many_links_is_whole() {
 
 #[test]
 fn a_link_that_is_switched_on_at_both_ends_gets_a_carrier() {
-    in_namespace(
-        "a_link_that_is_switched_on_at_both_ends_gets_a_carrier",
-        || {
-            let mut links = Links::open().unwrap();
-            let (left, right) = (index("left"), index("right"));
-            links.set_up(left).unwrap();
-            let known = follow(&mut links, |known| {
-                known.named("left").is_some_and(|link| link.up)
-            });
-            assert!(!known.has_carrier("left"), "the other end is off");
-            links.set_up(right).unwrap();
-            follow(&mut links, |known| {
-                known.has_carrier("left") && known.has_carrier("right")
-            });
-            links.set_down(right).unwrap();
-            follow(&mut links, |known| {
-                let carrier = known.named("left").map(|link| (link.up, link.carrier));
-                let off = known.named("right").map(|link| (link.up, link.carrier));
-                carrier == Some((true, false)) && off == Some((false, false))
-            });
-        },
-    );
+    in_namespace(|| {
+        let mut links = Links::open().unwrap();
+        let (left, right) = (index("left"), index("right"));
+        links.set_up(left).unwrap();
+        let known = follow(&mut links, |known| {
+            known.named("left").is_some_and(|link| link.up)
+        });
+        assert!(!known.has_carrier("left"), "the other end is off");
+        links.set_up(right).unwrap();
+        follow(&mut links, |known| {
+            known.has_carrier("left") && known.has_carrier("right")
+        });
+        links.set_down(right).unwrap();
+        follow(&mut links, |known| {
+            let carrier = known.named("left").map(|link| (link.up, link.carrier));
+            let off = known.named("right").map(|link| (link.up, link.carrier));
+            carrier == Some((true, false)) && off == Some((false, false))
+        });
+    });
 }
 
 #[test]
 fn a_link_that_is_renamed_or_removed_is_seen_as_such() {
-    in_namespace("a_link_that_is_renamed_or_removed_is_seen_as_such", || {
+    in_namespace(|| {
         let mut links = Links::open().unwrap();
         let left = index("left");
         ip("link set left name other");
@@ -506,7 +451,7 @@ fn a_link_that_is_renamed_or_removed_is_seen_as_such() {
 
 #[test]
 fn changes_that_the_kernel_dropped_are_made_good() {
-    in_namespace("changes_that_the_kernel_dropped_are_made_good", || {
+    in_namespace(|| {
         let mut links = Links::open().unwrap();
         let left = index("left");
         // Each gives an event that nobody reads, until the socket holds no more.
@@ -524,23 +469,20 @@ fn changes_that_the_kernel_dropped_are_made_good() {
 
 #[test]
 fn a_list_that_changes_while_it_is_read_is_asked_for_again() {
-    in_namespace(
-        "a_list_that_changes_while_it_is_read_is_asked_for_again",
-        || {
-            for number in 0..20 {
-                ip(&format!(
-                    "link add name many{number} type veth peer name peer{number}"
-                ));
-            }
-            let mut links = Links::open().unwrap();
-            links.dump().unwrap();
-            let first = links.next().unwrap().unwrap();
-            assert_eq!(first.name, "lo");
-            // The kernel has written a part only, so the rest will be marked.
-            ip("link delete many7");
-            let known = follow(&mut links, |_| true);
-            assert!(known.named("lo").is_some(), "the list began anew");
-            assert_eq!(known.links.len(), 41);
-        },
-    );
+    in_namespace(|| {
+        for number in 0..20 {
+            ip(&format!(
+                "link add name many{number} type veth peer name peer{number}"
+            ));
+        }
+        let mut links = Links::open().unwrap();
+        links.dump().unwrap();
+        let first = links.next().unwrap().unwrap();
+        assert_eq!(first.name, "lo");
+        // The kernel has written a part only, so the rest will be marked.
+        ip("link delete many7");
+        let known = follow(&mut links, |_| true);
+        assert!(known.named("lo").is_some(), "the list began anew");
+        assert_eq!(known.links.len(), 41);
+    });
 }
