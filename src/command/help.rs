@@ -9,33 +9,36 @@ usage: preroot COMMAND [OPTION]...
 
 commands:
   provision   everything for this boot, then exit: what an initramfs hook calls
-  init        be /init: mounts, modules, root=, provision, switch to the real init
-              (also when called as 'init'; options come from the kernel command line)
+  init        be /init: mounts, modules, root=, provision, switch to the real
+              init (also when called as 'init'; options are kernel arguments)
   status      what happened on this boot, with a timeline; --json for programs
   --help, --version
 
-options of provision, each also a kernel argument preroot.NAME=VALUE, which wins:
+options of provision, each also a kernel argument preroot.NAME=VALUE, which has
+the last word:
   --root DIR          the real root (default: /sysroot, else /new_root)
   --wait-root SECONDS wait until DIR is a mount point; 0 takes it as it is
                       (default: 90 for the two default roots, 0 with --root)
-  --platform WHICH    auto: ask the firmware, and exit 99 elsewhere than on Azure
+  --platform WHICH    auto: ask the firmware, and exit 99 where it is not Azure
                       azure: believe the caller
-  --nic NAME          use this interface (default: every one of driver hv_netvsc)
+  --nic NAME          use this interface (default: all of driver hv_netvsc)
   --media PATH        read this device or image (default: the optical drives)
-  --disc-reader WHO   own: never mount; kernel: always mount; auto: own, else kernel
+  --disc-reader WHO   own: never mount; kernel: always mount; auto: own, then
+                      kernel
   --vm-id UUID        instead of the firmware's
   --ready WHEN        rooted: report once the root is written and synced
                       early: report before; later: leave it to a later run;
                       never: do not report
-  --steps LIST        of hostname,user,password,keys,sudo,sshd,hostkeys,customdata,
-                      markers (default: all)
+  --steps LIST        of hostname,user,password,keys,sudo,sshd,hostkeys,
+                      customdata,markers (default: all)
   --timeout SECONDS   the whole budget; then the boot goes on (default: 1200)
   --dry-run           print what would be changed; change and report nothing
-  --log WHERE         kmsg, stderr, or auto: a terminal if there is one, else kmsg
+  --log WHERE         kmsg, stderr, or auto: a terminal if there is one, else
+                      kmsg
 
 kernel arguments of their own:
   preroot=off           do nothing at all
-  preroot.onfail=WHAT   init without a root: reboot (default), poweroff or shell
+  preroot.onfail=WHAT   init without a root: reboot (default), poweroff, shell
   root= rootfstype= rootflags= rootwait rootdelay= ro rw init=   as everywhere
 
 exit codes: 0 done or nothing to do, 99 not on this platform, 100 used wrongly,
