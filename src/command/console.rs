@@ -13,6 +13,7 @@ use crate::linux::stdio;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// And another line each time it has doubled, from here.
 const REMINDER: Duration = Duration::from_secs(30);
+const HALF: Duration = Duration::from_millis(500);
 
 /// Opens the log that was asked for.
 pub(super) fn open(log: LogTo) -> Log {
@@ -57,7 +58,8 @@ impl Patience {
                     "waiting for {} since {} s, for {} s more",
                     self.awaited,
                     waited.as_secs(),
-                    until.saturating_sub(now).as_secs()
+                    // A wait just begun has a little less than its whole length.
+                    until.saturating_sub(now).saturating_add(HALF).as_secs()
                 ),
             );
             self.next = now.saturating_add(waited.max(REMINDER));
