@@ -226,20 +226,16 @@ impl Worker<'_> {
                 .phase("root", Duration::ZERO, self.since_start(), format_args!(""));
             match self.rooted.marked(self.vm_id) {
                 Marked::No => {}
-                Marked::Configured => {
+                Marked::Configured if self.reports() => {
                     self.log.line(
                         Level::Info,
                         format_args!("root ok: it has its identity; only the report is missing"),
                     );
                     self.disc = Disc::Over;
                     self.applied = true;
-                    self.verdict = if self.reports() {
-                        Verdict::Ready(Outcome::Ready)
-                    } else {
-                        Verdict::Ready(Outcome::NothingToDo)
-                    };
+                    self.verdict = Verdict::Ready(Outcome::Ready);
                 }
-                Marked::Reported => {
+                Marked::Configured | Marked::Reported => {
                     self.disc = Disc::Over;
                     self.applied = true;
                     self.verdict = Verdict::Ready(Outcome::NothingToDo);
