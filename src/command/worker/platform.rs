@@ -7,6 +7,7 @@ use core::time::Duration;
 use super::{Disc, EJECT, REPORT_NAME, RUN_DIRECTORY, Verdict, Worker};
 use crate::command::Exit;
 use crate::command::options::Ready;
+use crate::engine::plan::Step;
 use crate::engine::wireserver;
 use crate::linux::log::Level;
 use crate::linux::{clock, files};
@@ -156,7 +157,9 @@ impl Worker<'_> {
         // A boot with nothing to do leaves no trace on the root.
         if self.report.result != Outcome::NothingToDo && self.rooted.is_here() {
             let ready = self.accepted && matches!(self.verdict, Verdict::Ready(_));
-            let reported = ready.then_some(self.vm_id);
+            // Whoever leaves the markers out wants the next run to start from the beginning.
+            let marked = ready && self.options.steps.has(Step::Markers);
+            let reported = marked.then_some(self.vm_id);
             if !self.rooted.note(reported, json, &self.log) && ready {
                 self.log.line(
                     Level::Warning,
