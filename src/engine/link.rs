@@ -160,6 +160,14 @@ fn arp(to: EthernetAddress, repr: ArpRepr, from: EthernetAddress) -> [u8; ARP_FR
 
 /// Reads who answers an ARP request in a frame: hardware and protocol address.
 pub fn arp_answer(frame: &[u8]) -> Option<([u8; 6], Ipv4Addr)> {
+    match arp_packet(frame)? {
+        (ArpOperation::Reply, sender, _) => Some(sender),
+        _ => None,
+    }
+}
+
+/// Reads an ARP packet in a frame: what it is, who sends it, and which address it is about.
+fn arp_packet(frame: &[u8]) -> Option<(ArpOperation, ([u8; 6], Ipv4Addr), Ipv4Addr)> {
     let frame = EthernetFrame::new_checked(frame).ok()?;
     if frame.ethertype() != EthernetProtocol::Arp {
         return None;
@@ -167,13 +175,16 @@ pub fn arp_answer(frame: &[u8]) -> Option<([u8; 6], Ipv4Addr)> {
     let packet = ArpPacket::new_checked(frame.payload()).ok()?;
     match ArpRepr::parse(&packet).ok()? {
         ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Reply,
+            operation,
             source_hardware_addr,
             source_protocol_addr,
+            target_protocol_addr,
             ..
-        } if source_hardware_addr.is_unicast() => {
-            Some((source_hardware_addr.0, source_protocol_addr))
-        }
+        } if source_hardware_addr.is_unicast() => Some((
+            operation,
+            (source_hardware_addr.0, source_protocol_addr),
+            target_protocol_addr,
+        )),
         _ => None,
     }
 }
@@ -182,6 +193,7 @@ pub fn arp_answer(frame: &[u8]) -> Option<([u8; 6], Ipv4Addr)> {
 #[derive(Debug)]
 pub struct Device<'b, L> {
     link: L,
+    address: Ipv4Addr,
     buffers: &'b mut FrameBuffers,
     /// A frame that is received before all others: what we know already, told in smoltcp's words.
     injected: Option<[u8; ARP_FRAME]>,
@@ -189,10 +201,11 @@ pub struct Device<'b, L> {
 }
 
 impl<'b, L: Link> Device<'b, L> {
-    /// Creates a device.
-    pub fn new(link: L, buffers: &'b mut FrameBuffers) -> Self {
+    /// Creates a device of a machine that has this address.
+    pub fn new(link: L, address: Ipv4Addr, buffers: &'b mut FrameBuffers) -> Self {
         Device {
             link,
+            address,
             buffers,
             injected: None,
             damaged: 0,
@@ -217,6 +230,33 @@ impl<'b, L: Link> Device<'b, L> {
     /// Returns the link.
     pub fn link(&self) -> &L {
         &self.link
+    }
+
+    /// Takes the next frame that smoltcp is to see, and returns its length.
+    ///
+    /// Who asks for our address is answered here, because smoltcp answers only its own network: a
+    /// kernel asks in the name of the address that it wants to speak from, and the WireServer's is
+    /// in no network of ours.
+    fn next_frame(&mut self) -> Option<usize> {
+        if let Some(frame) = self.injected.take() {
+            let place = self.buffers.receive.get_mut(..frame.len())?;
+            place.copy_from_slice(&frame);
+            return Some(frame.len());
+        }
+        // A flood of questions must not keep us here.
+        for _ in 0..64 {
+            let receive = &mut self.buffers.receive;
+            let frame = receive_valid(&mut self.link, receive, &mut self.damaged)?;
+            let length = frame.len();
+            match arp_packet(frame) {
+                Some((ArpOperation::Request, (mac, address), target)) if target == self.address => {
+                    let own = (self.link.mac(), target);
+                    self.link.send(&arp_reply(own, mac, address));
+                }
+                _ => return Some(length),
+            }
+        }
+        None
     }
 }
 
@@ -245,14 +285,8 @@ impl<L: Link> phy::Device for Device<'_, L> {
     }
 
     fn receive(&mut self, _: Instant) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
+        let length = self.next_frame()?;
         let FrameBuffers { receive, send } = &mut *self.buffers;
-        let length = match self.injected.take() {
-            Some(frame) => {
-                receive.get_mut(..frame.len())?.copy_from_slice(&frame);
-                frame.len()
-            }
-            None => receive_valid(&mut self.link, receive, &mut self.damaged)?.len(),
-        };
         let frame = receive.get(..length)?;
         Some((
             RxToken(frame),
@@ -296,5 +330,87 @@ impl<L: Link> phy::TxToken for TxToken<'_, L> {
         let result = f(frame);
         self.link.send(frame);
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smoltcp::phy::{Device as _, RxToken as _};
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    const OURS: ([u8; 6], Ipv4Addr) = ([2, 0, 0, 0, 0, 1], Ipv4Addr::new(10, 0, 0, 4));
+    const HOST: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+    #[derive(Default)]
+    struct Queue {
+        arriving: Vec<Vec<u8>>,
+        sent: Vec<Vec<u8>>,
+    }
+
+    impl Link for Queue {
+        fn mac(&self) -> [u8; 6] {
+            OURS.0
+        }
+
+        fn send(&mut self, frame: &[u8]) {
+            self.sent.push(frame.to_vec());
+        }
+
+        fn receive(&mut self, buffer: &mut [u8]) -> Option<Received> {
+            let frame = self.arriving.pop()?;
+            buffer[..frame.len()].copy_from_slice(&frame);
+            Some(Received {
+                length: frame.len(),
+                trusted: false,
+            })
+        }
+    }
+
+    /// An ARP request as RFC 826 has it, padded as Ethernet wants it.
+    fn question(from: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+        let mut frame = [&[0xff; 6][..], &HOST, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]].concat();
+        for part in [&HOST[..], &from.octets(), &[0; 6], &target.octets()] {
+            frame.extend_from_slice(part);
+        }
+        frame.resize(60, 0);
+        frame
+    }
+
+    #[test]
+    fn our_address_is_told_to_whoever_asks() {
+        for from in [
+            Ipv4Addr::new(10, 0, 0, 1),
+            // Of another network, and of nobody yet (RFC 5227).
+            Ipv4Addr::new(168, 63, 129, 16),
+            Ipv4Addr::UNSPECIFIED,
+        ] {
+            let mut link = Queue::default();
+            link.arriving.push(question(from, OURS.1));
+            let mut buffers = Box::new(FrameBuffers::new());
+            let mut device = Device::new(link, OURS.1, &mut buffers);
+            assert!(device.receive(Instant::ZERO).is_none());
+            let sent = device.into_link().sent;
+            assert_eq!(sent.len(), 1, "{from}");
+            let mut reply = [&HOST[..], &OURS.0, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]].concat();
+            for part in [&OURS.0[..], &OURS.1.octets(), &HOST, &from.octets()] {
+                reply.extend_from_slice(part);
+            }
+            assert_eq!(sent[0], reply, "{from}");
+        }
+    }
+
+    #[test]
+    fn other_frames_are_for_smoltcp() {
+        let other = Ipv4Addr::new(10, 0, 0, 5);
+        let mut link = Queue::default();
+        link.arriving.push(question(other, other));
+        link.arriving.push(question(other, OURS.1));
+        let mut buffers = Box::new(FrameBuffers::new());
+        let mut device = Device::new(link, OURS.1, &mut buffers);
+        let (frame, _) = device.receive(Instant::ZERO).unwrap();
+        frame.consume(|frame| assert_eq!(frame, question(other, other)));
+        assert_eq!(device.into_link().sent.len(), 1);
     }
 }

@@ -97,7 +97,7 @@ impl<'b, L: Link> Transport<'b, L> {
         storage: &'b mut [SocketStorage<'b>; 1],
     ) -> Self {
         let mac = link.mac();
-        let mut device = Device::new(link, &mut buffers.frames);
+        let mut device = Device::new(link, lease.address, &mut buffers.frames);
         let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(mac)));
         config.random_seed = u64::from(random.bits()) << 32 | u64::from(random.bits());
         let mut interface = Interface::new(config, &mut device, instant(now));
