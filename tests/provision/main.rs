@@ -1,0 +1,20 @@
+//! Whole runs of `preroot provision` on the simulated platform, in network namespaces.
+//!
+//! The program is the real one, and so are its sockets, its interface and the files that it writes;
+//! firmware, disc and platform are the test's. No test of a boot: there is no kernel of its own here.
+//!
+//! Programs of others (DHCP servers, openssl) are looked for below the directory that
+//! `PREROOT_TOOLS` names and in `PATH`; without them, and where no namespaces can be made, a test says
+//! that it was skipped, but fails where `CI` or `PREROOT_STRICT` is set.
+
+mod azure;
+mod discs;
+mod foreign;
+mod healthy;
+mod machine;
+#[path = "../namespace/mod.rs"]
+mod namespace;
+mod options;
+mod run;
+mod tools;
+mod trouble;
