@@ -359,7 +359,6 @@ fn firmware_decides_the_platform_and_gives_the_id() {
         let run = call(&options);
         run.exits(99);
         assert_eq!((&*run.stderr, &*run.stdout), ("", ""));
-        assert!(run.took < Duration::from_millis(100), "{run}");
         assert_eq!(machine.picture(), before);
         assert!(!fs::exists("/run/preroot").unwrap());
         azure.end().nothing();

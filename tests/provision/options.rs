@@ -358,7 +358,7 @@ fn interface_that_does_not_exist_is_awaited_for_the_budget() {
             .says("failure to find DHCP interface: still waiting for interface eth7 after 3 s")
             .says("the boot goes on");
         assert!(run.took >= Duration::from_secs(3), "{run}");
-        assert!(run.took < Duration::from_millis(3500), "{run}");
+        assert!(run.took < Duration::from_secs(20), "{run}");
         azure.end().nothing();
         assert_has_identity(machine);
 

@@ -8,8 +8,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_preroot");
-/// How long after its end something of a run may still be there.
-const AFTERLIFE: Duration = Duration::from_millis(100);
+/// How long after its end something of a run may still be there, on a machine under load.
+const AFTERLIFE: Duration = Duration::from_secs(3);
 
 /// Runs the program with these arguments and no others.
 pub(crate) fn call(arguments: &[&str]) -> Run {
