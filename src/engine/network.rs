@@ -6,7 +6,7 @@
 use core::net::Ipv4Addr;
 use core::time::Duration;
 
-use heapless::Vec;
+use alloc::vec::Vec;
 
 use super::backoff::Random;
 use super::dhcp::{Client, Event};
@@ -31,7 +31,8 @@ struct Candidate<L> {
 /// The interfaces.
 #[derive(Debug)]
 pub struct Network<L> {
-    candidates: Vec<Candidate<L>, MAX_NICS>,
+    /// At most [`MAX_NICS`]; on the heap, because most machines have one, and eight fill three pages.
+    candidates: Vec<Candidate<L>>,
     damaged: u32,
 }
 
@@ -59,16 +60,17 @@ impl<L: Link> Network<L> {
 
     /// Adds an interface that is up; gives it back when there are too many.
     pub fn add(&mut self, link: L, random: Random, now: Duration) -> Result<(), L> {
+        if self.candidates.len() >= MAX_NICS {
+            return Err(link);
+        }
         let client = Client::new(link.mac(), random, now);
-        let candidate = Candidate {
+        self.candidates.push(Candidate {
             link,
             client,
             lease: None,
             router: None,
-        };
-        self.candidates
-            .push(candidate)
-            .map_err(|candidate| candidate.link)
+        });
+        Ok(())
     }
 
     /// Tells whether there is no interface.

@@ -4,6 +4,7 @@
 //! index, because names may change under us. Follows rtnetlink(7); the bytes are read in
 //! [`wire::rtnetlink`](crate::wire::rtnetlink).
 
+use alloc::vec::Vec;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, readlinkat_raw};
 use rustix::io::{Errno, Result};
@@ -34,7 +35,7 @@ pub struct Links {
     listing: bool,
     /// Whether the list must be asked for again, because something was lost.
     again: bool,
-    buffer: [u8; BUFFER],
+    buffer: Vec<u8>,
     /// What of the buffer is still to be read.
     start: usize,
     end: usize,
@@ -54,7 +55,8 @@ impl Links {
             sequence: 0,
             listing: false,
             again: false,
-            buffer: [0; BUFFER],
+            // On the heap: it would be copied with each move of this.
+            buffer: alloc::vec![0; BUFFER],
             start: 0,
             end: 0,
         })
@@ -148,7 +150,7 @@ impl Links {
     fn receive(&mut self) -> Result<bool> {
         (self.start, self.end) = (0, 0);
         // With TRUNC the length is that of the datagram: the last message of a cut one is a fault.
-        match recvfrom(&self.events, &mut self.buffer, RecvFlags::TRUNC) {
+        match recvfrom(&self.events, &mut self.buffer[..], RecvFlags::TRUNC) {
             Ok((_, length, sender)) => {
                 let kernel = sender
                     .and_then(|sender| SocketAddrNetlink::try_from(sender).ok())

@@ -3,19 +3,18 @@
 //! One request at a time over one connection, no TLS, no redirects, no proxies, no content codings.
 //! Heads are parsed by `httparse`; what frames the body (RFC 9112, 6.3) is decided here.
 
+use alloc::string::String;
 use core::fmt::Write as _;
 use core::ops::Range;
 
-use heapless::Vec;
-
 /// The largest request we make: a health report with a description of 4096 bytes.
-pub const MAX_REQUEST: usize = 8192;
+const MAX_REQUEST: usize = 8192;
 /// No server that we talk to sends nearly as many header fields.
 const MAX_FIELDS: usize = 48;
 
 /// A request, ready to be sent.
 #[derive(Debug, Clone)]
-pub struct Request(Vec<u8, MAX_REQUEST>);
+pub struct Request(String);
 
 impl Request {
     /// Writes a request; `None` if it is longer than [`MAX_REQUEST`].
@@ -28,28 +27,36 @@ impl Request {
         fields: &[&str],
         body: Option<&str>,
     ) -> Option<Self> {
-        let mut request = Vec::new();
-        write!(request, "{method} {path} HTTP/1.1\r\nHost: {host}\r\n").ok()?;
+        let mut request = String::new();
         write!(
             request,
-            "User-Agent: {}/{}\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {}/{}\r\n",
             crate::NAME,
             crate::VERSION
         )
         .ok()?;
         for field in fields {
-            write!(request, "{field}\r\n").ok()?;
+            request.push_str(field);
+            request.push_str("\r\n");
         }
-        if let Some(body) = body {
-            write!(request, "Content-Length: {}\r\n", body.len()).ok()?;
+        let body = match body {
+            Some(body) => {
+                write!(request, "Content-Length: {}\r\n", body.len()).ok()?;
+                body
+            }
+            None => "",
+        };
+        if request.len().saturating_add(body.len()) > MAX_REQUEST {
+            return None;
         }
-        write!(request, "\r\n{}", body.unwrap_or("")).ok()?;
+        request.push_str("\r\n");
+        request.push_str(body);
         Some(Request(request))
     }
 
     /// Returns the bytes to send.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_bytes()
     }
 }
 
