@@ -378,18 +378,21 @@ pub fn clip<const N: usize>(text: &str) -> String<N> {
 
 /// Formats a text and keeps what fits.
 pub fn clip_format<const N: usize>(arguments: fmt::Arguments<'_>) -> String<N> {
-    struct Clip<const N: usize>(String<N>);
-    impl<const N: usize> fmt::Write for Clip<N> {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            // A character that does not fit, and all after it, are left out.
-            text.chars()
-                .try_for_each(|c| self.0.push(c))
-                .map_err(|_| fmt::Error)
-        }
+    let mut text = String::new();
+    // An error only says that something was left out.
+    let _ = fmt::write(&mut Clip(&mut text), arguments);
+    text
+}
+
+/// Takes text until a character does not fit; that one, and all after it, are left out.
+struct Clip<'a>(&'a mut StringView);
+
+impl fmt::Write for Clip<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars()
+            .try_for_each(|c| self.0.push(c))
+            .map_err(|_| fmt::Error)
     }
-    let mut clip = Clip(String::new());
-    let _ = fmt::write(&mut clip, arguments);
-    clip.0
 }
 
 #[cfg(test)]

@@ -80,6 +80,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn small_numbers_count_whole_units_and_stop_at_the_largest() {
+        let time = Duration::new(5, 1_999_999);
+        assert_eq!((millis(time), micros(time)), (5001, 5_001_999));
+        assert_eq!(micros(Duration::MAX), u64::MAX);
+    }
+
+    #[test]
     fn known_times_are_written_as_date_writes_them() {
         // From `date -u -d @N --iso-8601=seconds` (GNU coreutils 9.1).
         let known = [
