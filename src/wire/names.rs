@@ -45,10 +45,26 @@ impl fmt::Display for NameFault {
         match self {
             Self::Empty => f.write_str("it is empty"),
             Self::TooLong { length, max } => write!(f, "it has {length} bytes, at most {max} fit"),
-            Self::Character(c) => write!(f, "character {c:?} is not allowed"),
-            Self::Edge(c) => write!(f, "it may not start or end with {c:?}"),
+            Self::Character(c) => write!(f, "character {} is not allowed", Letter(*c)),
+            Self::Edge(c) => write!(f, "it may not start or end with {}", Letter(*c)),
             Self::Label => f.write_str("a label is empty or longer than 63 bytes"),
             Self::Reserved => f.write_str("it belongs to the system"),
+        }
+    }
+}
+
+/// A character in quotes, those that no one sees spelled out.
+///
+/// `Debug` does as much, and brings tables of all of Unicode with it.
+struct Letter(char);
+
+impl fmt::Display for Letter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(letter) = self;
+        if letter.is_control() {
+            write!(f, "'{}'", letter.escape_default())
+        } else {
+            write!(f, "'{letter}'")
         }
     }
 }
