@@ -347,14 +347,14 @@ impl Places<'_> {
         self.each(&mut |node| {
             let number = node.name.strip_prefix("sr");
             if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+                let path = self.path(&node);
+                let name = node.name;
+                let place =
+                    drives.partition_point(|known: &Drive| by_name(&known.name, &name).is_lt());
                 // A ninth drive is not looked at.
-                let _ = drives.push(Drive {
-                    path: self.path(&node),
-                    name: node.name,
-                });
+                let _ = drives.insert(place, Drive { path, name });
             }
         });
-        drives.sort_unstable_by(|one, other| by_name(&one.name, &other.name));
         drives
     }
 

@@ -4,7 +4,9 @@
 //! included: these files belong to the image. Not a database: nothing is looked up anywhere but in the
 //! text given. Formats: passwd(5), shadow(5), group(5), gshadow(5), subuid(5), login.defs(5).
 
+use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::ops::RangeInclusive;
 
 use zeroize::Zeroizing;
@@ -60,29 +62,38 @@ pub fn column(line: &[u8], index: usize) -> Option<&[u8]> {
 
 /// Gives the first id of `range` that is in the id column of none of `files`; `wish` first, if it is free.
 pub fn free_id(files: &[&[u8]], range: RangeInclusive<u32>, wish: Option<u32>) -> Option<u32> {
-    let mut used: Vec<u32> = files
+    let taken: Taken = files
         .iter()
         .flat_map(|file| lines(file))
         .filter_map(|line| number(column(line, ID)?))
-        .filter(|id| range.contains(id))
+        .map(|id| Reverse((id, id.saturating_add(1))))
         .collect();
-    used.sort_unstable();
-    let is_free = |id: &u32| used.binary_search(id).is_err();
+    let is_free = |id: &u32| taken.iter().all(|Reverse((taken, _))| taken != id);
     wish.filter(|id| range.contains(id) && is_free(id))
-        .or_else(|| range.clone().find(is_free))
+        .or_else(|| first_gap(taken, &range, 1))
 }
 
 /// Gives the start of the first stretch of `count` subordinate ids in `range` that no line reaches into.
 pub fn free_stretch(file: &[u8], range: RangeInclusive<u32>, count: u32) -> Option<u32> {
-    let mut taken: Vec<(u32, u32)> = lines(file)
+    let taken: Taken = lines(file)
         .filter_map(|line| {
             let first = number(column(line, 1)?)?;
-            Some((first, first.saturating_add(number(column(line, 2)?)?)))
+            let count = number(column(line, 2)?)?;
+            Some(Reverse((first, first.saturating_add(count))))
         })
         .collect();
-    taken.sort_unstable();
+    first_gap(taken, &range, count)
+}
+
+/// Stretches of ids that are taken, each with its first and the one behind its last; the lowest comes first.
+///
+/// A heap, because it takes far less code than a sort.
+type Taken = BinaryHeap<Reverse<(u32, u32)>>;
+
+/// Gives the start of the first `count` ids of `range` that no stretch reaches into.
+fn first_gap(mut taken: Taken, range: &RangeInclusive<u32>, count: u32) -> Option<u32> {
     let mut start = *range.start();
-    for (first, end) in taken {
+    while let Some(Reverse((first, end))) = taken.pop() {
         if start.checked_add(count)? <= first {
             break;
         }

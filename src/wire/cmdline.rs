@@ -416,8 +416,14 @@ impl RootSpec {
             "LABEL" => decode(value).map(Self::Label),
             "PARTLABEL" => decode(value).map(Self::PartLabel),
             "PARTUUID" => {
-                let (id, offset) = match value.split_once("/PARTNROFF=") {
-                    Some((id, offset)) => (id, offset.parse().map_err(|_| RootSpecFault::Unknown)?),
+                let (id, offset) = match value.split_once('/') {
+                    Some((id, rest)) => {
+                        let offset = rest.strip_prefix("PARTNROFF=").map(str::parse);
+                        (
+                            id,
+                            offset.and_then(Result::ok).ok_or(RootSpecFault::Unknown)?,
+                        )
+                    }
                     None => (value, 0),
                 };
                 Ok(Self::PartUuid {

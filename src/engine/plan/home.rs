@@ -105,13 +105,14 @@ fn skel(draft: &mut Draft<'_>, account: &Account) -> Result<(), PlanFault> {
         let mut names: Vec<String> = Vec::new();
         let list = draft.root.list(&format!("{SKEL}{below}"), &mut |name| {
             if names.len() < ENTRIES_MAX {
-                names.push(String::from(name));
+                // In the order of the alphabet: the same root makes the same plan.
+                let place = names.partition_point(|known| known.as_str() < name);
+                names.insert(place, String::from(name));
             } else {
                 left_out = left_out.saturating_add(1);
             }
         });
         list.map_err(|fault| PlanFault::Root(SKEL, fault))?;
-        names.sort_unstable();
         for name in names {
             let below = format!("{below}/{name}");
             let from = format!("{SKEL}{below}");
