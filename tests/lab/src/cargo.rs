@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use crate::fault::Fault;
 use crate::fetch::Lab;
-use crate::progress;
+use crate::progress::{self, Step};
 
 /// Starts a command line of cargo.
 ///
@@ -28,20 +28,21 @@ pub(crate) fn run(command: &mut Command, what: &str) -> Result<(), Fault> {
     if progress::is_quiet() {
         return progress::run(command).map(|_| ());
     }
-    progress::say(format_args!("{what}"));
+    let step = Step::begin(what);
     let program = command.get_program().to_owned();
     let status = command
         .stdin(Stdio::null())
         .stdout(std::io::stderr())
         .status()
         .map_err(Fault::file("run", Path::new(&program)))?;
-    if status.success() {
-        return Ok(());
+    if !status.success() {
+        return Err(Fault::Program {
+            command: what.to_owned(),
+            ended: format!("failed ({status})"),
+            // It stands above, whole.
+            said: String::new(),
+        });
     }
-    Err(Fault::Program {
-        command: what.to_owned(),
-        ended: format!("failed ({status})"),
-        // It stands above, whole.
-        said: String::new(),
-    })
+    step.end();
+    Ok(())
 }

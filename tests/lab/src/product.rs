@@ -4,20 +4,19 @@
 //! accident.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use crate::arch::Arch;
+use crate::cargo;
 use crate::fault::Fault;
 use crate::fetch::Lab;
 use crate::kernel::Kernel;
-use crate::progress::{self, Step};
 
 /// Builds the product for a machine.
 pub fn build(lab: &Lab, arch: Arch) -> Result<PathBuf, Fault> {
     let target = arch.traits().target;
-    let mut command = cargo(lab, "build");
+    let mut command = cargo::command(lab, "build");
     command.args(["--release", "--package", "preroot", "--target", target]);
-    run(command, &format!("building preroot for {target}"))?;
+    cargo::run(&mut command, &format!("building preroot for {target}"))?;
     Ok(lab.target().join(target).join("release/preroot"))
 }
 
@@ -32,7 +31,7 @@ pub fn pack(
     without: &[String],
     output: &Path,
 ) -> Result<(), Fault> {
-    let mut command = cargo(lab, "run");
+    let mut command = cargo::command(lab, "run");
     command
         .args(["--package", "initramfs", "--", "--preroot"])
         .arg(preroot);
@@ -47,38 +46,5 @@ pub fn pack(
     if !without.is_empty() {
         command.arg("--without").arg(without.join(","));
     }
-    run(command, "packing the initramfs")
-}
-
-/// Starts a command line of cargo in the project, building into the same directory as the caller.
-fn cargo(lab: &Lab, verb: &str) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command
-        .current_dir(lab.project())
-        .arg(verb)
-        .arg("--target-dir")
-        .arg(lab.target());
-    command
-}
-
-/// Runs cargo, whose own progress is shown as it comes.
-fn run(mut command: Command, what: &str) -> Result<(), Fault> {
-    if progress::is_quiet() {
-        return progress::run(&mut command).map(|_| ());
-    }
-    let step = Step::begin(what);
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr())
-        .status();
-    let status = status.map_err(Fault::file("run", Path::new("cargo")))?;
-    if !status.success() {
-        return Err(Fault::Program {
-            command: what.to_owned(),
-            ended: format!("failed ({status})"),
-            said: String::new(),
-        });
-    }
-    step.end();
-    Ok(())
+    cargo::run(&mut command, "packing the initramfs")
 }
