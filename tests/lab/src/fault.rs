@@ -1,6 +1,6 @@
 //! What can go wrong in the lab's own work, in the words of the person who typed `cargo lab`.
 //!
-//! Not for what the tested program does wrong: that is a [`crate::boot::Check`] that failed.
+//! Not for what the tested program does wrong: that is a [`crate::verdict::Check`] that failed.
 
 use core::fmt;
 use std::io;

@@ -72,8 +72,7 @@ impl Footprint {
             command.args(["--user", "--map-root-user", "--map-auto"]);
         }
         command.args(["--net", "--mount", "--"]);
-        let program = std::env::current_exe().map_err(Fault::file("find", Path::new("lab")))?;
-        command.arg(program).args(words);
+        command.arg(this_program()?).args(words);
         command.arg(preroot).arg(&image).arg(work);
         let said = step.run(&mut command, &String::new)?;
         step.end();
@@ -102,6 +101,15 @@ impl Footprint {
         })
         .to_string()
     }
+}
+
+/// Finds this program, which cargo may have built anew since it was started.
+fn this_program() -> Result<PathBuf, Fault> {
+    let path = std::env::current_exe().map_err(Fault::file("find", Path::new("lab")))?;
+    let name = path.to_string_lossy();
+    Ok(name
+        .strip_suffix(" (deleted)")
+        .map_or(path.clone(), PathBuf::from))
 }
 
 /// Does the measuring, inside the namespaces, and gives the line that tells the result.

@@ -18,6 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::arch::Arch;
 use crate::fault::Fault;
 use crate::fetch::Lab;
 use crate::progress;
@@ -56,6 +57,9 @@ const fn promise(
     Promise { name, about, check }
 }
 
+/// The one promise that needs another processor's kernel, disk and emulator.
+const AARCH64: &str = "aarch64_ready_with_identity";
+
 /// Every promise; those that take longest come first, so that nobody waits for a last one.
 pub static PROMISES: &[Promise] = &[
     promise(
@@ -67,6 +71,11 @@ pub static PROMISES: &[Promise] = &[
         "wireserver_503_five_times",
         "a busy WireServer is asked again until it answers",
         network::wireserver_503_five_times,
+    ),
+    promise(
+        AARCH64,
+        "the same on the other processor",
+        provisioning::aarch64_ready_with_identity,
     ),
     promise(
         "lost_ready_is_repeated_by_the_next_boot",
@@ -188,12 +197,16 @@ pub fn run(
     keep_going: bool,
     tell: &(dyn Fn(&Kept) + Sync),
 ) -> Result<(usize, usize), Fault> {
-    let chosen = PROMISES
+    let chosen: VecDeque<_> = PROMISES
         .iter()
-        .filter(|promise| wanted.is_empty() || wanted.iter().any(|name| name == promise.name));
-    let queue: Mutex<VecDeque<_>> = Mutex::new(chosen.collect());
-    let counts = Mutex::new((0, 0));
+        .filter(|promise| wanted.is_empty() || wanted.iter().any(|name| name == promise.name))
+        .collect();
     let scene = Scene::set(lab)?;
+    if chosen.iter().any(|promise| promise.name == AARCH64) {
+        scene::fetch(lab, Arch::Aarch64)?;
+    }
+    let queue = Mutex::new(chosen);
+    let counts = Mutex::new((0, 0));
     // What a boot says of its own steps would be said by two at once.
     let quiet = progress::is_quiet();
     progress::set_quiet(true);

@@ -6,23 +6,26 @@ use crate::boot::{Disc, Options};
 /// A short budget, so that to wait for its end takes no longer than it must.
 const SHORT: &str = "preroot.timeout=20";
 
+/// What is said where the platform could be told nothing.
+const UNREPORTED: &str = "failed: failure to report to the WireServer";
+
 pub(super) fn dhcp_never(scene: &Scene) -> Result<(), Broken> {
     let seen = scene.boot_on("dhcp.answer = no", &[SHORT])?;
-    unheard(&seen)
+    unheard(&seen, "failed: failure to obtain DHCP lease")
 }
 
 pub(super) fn wireserver_never(scene: &Scene) -> Result<(), Broken> {
     let seen = scene.boot_on("tcp.wireserver = silent", &[SHORT])?;
     seen.says("dhcp ok")?;
-    unheard(&seen)
+    unheard(&seen, UNREPORTED)
 }
 
 /// Nobody was told anything, but the machine has its identity, and the next boot knows what is left.
-fn unheard(seen: &Seen) -> Result<(), Broken> {
+fn unheard(seen: &Seen, failure: &str) -> Result<(), Broken> {
     seen.went_on()?;
     // While it waits it says so, and at the end it says what for.
     seen.says("waiting for")?;
-    seen.says("after 20 s fix=\"the boot goes on")?;
+    seen.says(failure)?;
     seen.untold()?;
     seen.fact("hostname", "vm-desk01")?;
     seen.has_file("/var/lib/preroot/configured", true)?;
@@ -54,7 +57,7 @@ pub(super) fn lost_ready_is_repeated_by_the_next_boot(scene: &Scene) -> Result<(
         &["preroot.timeout=12"],
     )?;
     first.went_on()?;
-    first.says("failed: failure to report to the WireServer: still waiting for")?;
+    first.says(UNREPORTED)?;
     first.has_file("/var/lib/preroot/configured", true)?;
     first.has_file("/var/lib/preroot/reported", false)?;
     // The platform takes the disc away when it likes to.

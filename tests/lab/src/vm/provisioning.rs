@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::scene::{Broken, Scene, Seen};
 use super::snapshot;
+use crate::arch::Arch;
 use crate::boot::{DOCUMENT, Disc, Options};
 use crate::disc::Builder;
 use crate::fault::Fault;
@@ -30,6 +31,14 @@ pub(super) fn ready_with_identity(scene: &Scene) -> Result<(), Broken> {
     usual.expect((1..=LINES).contains(&lines), || {
         format!("{lines} lines on the console, not 1 to {LINES}")
     })
+}
+
+pub(super) fn aarch64_ready_with_identity(_: &Scene) -> Result<(), Broken> {
+    Seen::of(&Options {
+        arch: Arch::Aarch64,
+        ..Options::default()
+    })?
+    .passed()
 }
 
 pub(super) fn without_udf_and_isofs_modules(scene: &Scene) -> Result<(), Broken> {

@@ -112,10 +112,7 @@ impl Scene {
     /// Builds, fetches and packs what all boots need.
     pub(super) fn set(lab: &Lab) -> Result<Self, Fault> {
         let arch = Arch::X86_64;
-        let kernel = Kernel::fetch(lab, arch)?;
-        rootfs::image(lab, arch)?;
-        lab.tool(arch.traits().system)?;
-        let preroot = product::build(lab, arch)?;
+        let (kernel, preroot) = fetch(lab, arch)?;
         let directory = lab.directory().join(format!("vm-{}", std::process::id()));
         remove_directory(&directory)?;
         create_directory(&directory)?;
@@ -179,6 +176,14 @@ impl Drop for Scene {
         // What stays behind is below target/ and harms nobody.
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Fetches and builds what a machine needs, and says so: later, when several boot, nothing is said.
+pub(super) fn fetch(lab: &Lab, arch: Arch) -> Result<(Kernel, PathBuf), Fault> {
+    let kernel = Kernel::fetch(lab, arch)?;
+    rootfs::image(lab, arch)?;
+    lab.tool(arch.traits().system)?;
+    Ok((kernel, product::build(lab, arch)?))
 }
 
 /// Reads a scenario of ours.
