@@ -4,8 +4,8 @@
 //! sectors) and metadata partitions. Not here: virtual partitions (write-once media), strategy 4096,
 //! named streams, extended attributes, links, access rights.
 //!
-//! The order of the files is the order of the way: [`volume`] finds the descriptors, [`partition`]
-//! turns addresses into places, [`file`] reads file entries and their extents, [`directory`] finds names.
+//! The order of the files is the order of the way: `volume` finds the descriptors, `partition`
+//! turns addresses into places, `file` reads file entries and their extents, `directory` finds names.
 
 mod bytes;
 mod directory;

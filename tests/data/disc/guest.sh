@@ -36,7 +36,7 @@ while read -r device options steps; do
   ln -s small.txt /m/link
   umount /m
   mount -t udf -o ro "/dev/$device" /m || echo "@@FAIL second mount $device"
-  (cd /m; find . -type f | sort | while read -r f; do
+  (cd /m || exit; find . -type f | sort | while read -r f; do
     echo "@@FILE $device $(crc32 "$f" | cut -c1-8) $(stat -c %s "$f") ${f#./}"
   done)
   umount /m

@@ -14,15 +14,15 @@ sums() { (cd "$1"; find . -type f | LC_ALL=C sort | while IFS= read -r f; do
 head_of() { echo "kind $1"; echo "label $2"; }
 
 # UDF as Linux writes it: made empty by mkudffs, filled in a virtual machine.
-drives= index=0
+drives=() index=0
 linux() { # NAME MOUNT-OPTIONS STEPS SIZE REVISION LABEL MKUDFFS-OPTIONS...
   local name=$1 options=$2 steps=$3 size=$4 revision=$5 label=$6; shift 6
   rm -f "$name.img"; truncate -s "$size" "$name.img"
   mkudffs --utf8 --uuid=0123456789abcdef "$@" --label="$label" "$name.img"
-  local device=vd$(echo abcdefghijklmnop | cut -c$((index + 1)))
+  local device; device=vd$(echo abcdefghijklmnop | cut -c$((index + 1)))
   echo "$device $options $steps" >> plan
   echo "$device $name $revision $label" >> map
-  drives="$drives -drive if=virtio,format=raw,cache=unsafe,file=$name.img"; index=$((index + 1))
+  drives+=(-drive "if=virtio,format=raw,cache=unsafe,file=$name.img"); index=$((index + 1))
 }
 linux udf-102-2048 adinicb plain 2M 1.02 rd_rdfe_stable.1 -m hd -r 1.02 -b 2048
 linux udf-150-512 adinicb woven 2M 1.50 rd_rdfe_stable.2 -m hd -r 1.50 -b 512
@@ -40,7 +40,7 @@ find linux/ -name '*.ko' | grep -E '/(virtio|virtio_ring|virtio_pci|virtio_pci_l
 (cd guest; find . | cpio -o -H newc --quiet | gzip -1) > guest.img.gz
 timeout 900 qemu-system-x86_64 -accel tcg -machine pc -cpu Nehalem -m 512 -nographic -no-reboot \
   -nodefaults -serial file:console.log -kernel linux/boot/vmlinuz-* -initrd guest.img.gz \
-  -append "console=ttyS0 panic=-1 mitigations=off quiet" $drives
+  -append "console=ttyS0 panic=-1 mitigations=off quiet" "${drives[@]}"
 if grep -a '@@FAIL' console.log || ! grep -qa '@@ done' console.log; then exit 1; fi
 while read -r device name revision label; do
   (head_of "udf $revision" "$label"; sed -n "s/\r//; s/.*@@FILE $device /file /p" console.log) | keep "$name"
@@ -55,7 +55,7 @@ refused udf-201-strategy-4096 -m hd -r 2.01 -b 2048 --strategy=4096
 
 # The bridge between ISO 9660 and UDF, and ISO 9660 alone.
 sh "$here/fill.sh" tree; cp -r tree rock
-echo long > rock/$(printf 'n%.0s' $(seq 246)).txt # does not fit in one directory record
+echo long > rock/"$(printf 'n%.0s' {1..246})".txt # does not fit in one directory record
 volume=rd_rdfe_stable.240101-0101
 geniso() { genisoimage -quiet -V $volume -input-charset utf-8 "$@"; }
 geniso -udf -o iso-udf.img tree

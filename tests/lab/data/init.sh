@@ -40,7 +40,7 @@ say handed_hostname "$(cat /proc/sys/kernel/hostname)"
 hostname -F /etc/hostname
 say kernel_hostname "$(cat /proc/sys/kernel/hostname)"
 say hostname "$(cat /etc/hostname)"
-admin= home=
+admin='' home=''
 while IFS=: read -r name password uid gid gecos directory shell; do
     if [ "$uid" -ge 1000 ] && [ "$uid" -lt 65534 ]; then
         admin=$name home=$directory
@@ -74,7 +74,7 @@ if [ -x /usr/sbin/preroot ]; then
     /usr/sbin/preroot status 2>&1 | block status
 fi
 read -r up rest </proc/uptime
-say done "$up"
+say "done" "$up"
 echo "@@ end"
 
 # A clean journal, so that the disk can be read without a kernel afterwards.
