@@ -138,7 +138,6 @@ static SOURCES: &[Source] = &[
     source("openssl", ["openssl", "openssl", "openssl", "openssl"]),
     source("file", ["file", "file", "file", "file"]),
     source("readelf", ["binutils", "binutils", "binutils", "binutils"]),
-    source("ldd", ["libc-bin", "glibc-common", "glibc", "musl-utils"]),
     source(
         "shellcheck",
         ["shellcheck", "ShellCheck", "shellcheck", "shellcheck"],
