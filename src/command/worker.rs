@@ -161,7 +161,13 @@ impl Worker<'_> {
         loop {
             let now = clock::monotonic();
             self.look_for_root();
-            self.hear_supervisor(supervisor);
+            if !self.hear_supervisor(supervisor) {
+                self.log.line(
+                    Level::Warning,
+                    format_args!("nobody waits for the end any more; giving up"),
+                );
+                return Answer::Over(Exit::Failed);
+            }
             self.hear_disc(now);
             if !self.open_uplink(now) {
                 return Answer::Over(Exit::Failed);
@@ -250,9 +256,15 @@ impl Worker<'_> {
         }
     }
 
-    fn hear_supervisor(&mut self, supervisor: &Channel) {
+    /// Takes what the supervisor says; tells whether it is still there.
+    fn hear_supervisor(&mut self, supervisor: &Channel) -> bool {
         let mut buffer = [0; MAX_MESSAGE];
-        while let Incoming::Message(message) = supervisor.receive(&mut buffer) {
+        loop {
+            let message = match supervisor.receive(&mut buffer) {
+                Incoming::Message(message) => message,
+                Incoming::Nothing => return true,
+                Incoming::Closed => return false,
+            };
             match Order::parse(message) {
                 Some(Order::Phase {
                     name,

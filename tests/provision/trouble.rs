@@ -1,6 +1,7 @@
 //! A network and a platform that do not work: how long is tried, what is said, and that the boot goes
 //! on; and that what was missed is made good on the next boot.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::thread;
 use std::time::Duration;
 
@@ -341,5 +342,25 @@ fn worker_that_dies_again_does_not_take_the_boot_down() {
             .says("the boot goes on");
         azure.end().undecided();
         assert!(!machine.has("var/lib/preroot/reported"));
+    });
+}
+
+#[test]
+fn worker_that_nobody_waits_for_gives_up() {
+    on_machine(|machine| {
+        machine.insert(&with_key());
+        let azure = Azure::start("wireserver-never");
+        let mut running = machine.start(&[]);
+        running.wait_for("root ok");
+        running.wait_for("dhcp ok");
+        let caller = Pid::from_raw(running.id()).unwrap();
+        kill_process(caller, Signal::KILL).unwrap();
+        // Checks that nothing is left behind, as after any other end.
+        let run = running.end();
+        assert_eq!(run.status.signal(), Some(9), "{run}");
+        azure.end().undecided();
+        assert_at_rest("vm0");
+        // The next boot makes good for it.
+        only_reports(machine, "healthy");
     });
 }
