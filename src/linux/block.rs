@@ -352,7 +352,7 @@ impl Places<'_> {
                 let place =
                     drives.partition_point(|known: &Drive| by_name(&known.name, &name).is_lt());
                 // A ninth drive is not looked at.
-                let _ = drives.insert(place, Drive { path, name });
+                let _ = drives.insert(place, Drive { name, path });
             }
         });
         drives

@@ -232,6 +232,25 @@ fn ready_early_is_sent_before_there_is_a_root() {
 }
 
 #[test]
+fn ready_that_was_sent_early_is_not_taken_back() {
+    on_machine(|machine| {
+        machine.insert(&with_key());
+        let azure = Azure::start("healthy");
+        let missing = ["--root=/nonexistent", "--wait-root=1"];
+        let run = machine.provision(&[&["--ready=early"], &missing[..]].concat());
+        run.exits(111)
+            .says("ready reported status=200")
+            .says("failed: no root file system at /nonexistent")
+            .never_says("failure reported");
+        let heard = azure.end();
+        heard.ready();
+        assert_eq!(heard.steps(), CONVERSATION);
+        assert_eq!(report().result, Outcome::Failed);
+        assert_at_rest("vm0");
+    });
+}
+
+#[test]
 fn ready_waits_for_a_root_that_comes_late() {
     on_machine(|machine| {
         machine.insert(&with_key());

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_preroot");
 /// How long after its end something of a run may still be there, on a machine under load.
 const AFTERLIFE: Duration = Duration::from_secs(3);
+/// How long the kernel may take to close a packet socket: it waits until no processor can see it any
+/// more, which is a matter of 16 ms on an idle machine and has no bound on a busy one.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// Runs the program with these arguments and no others.
 pub(crate) fn call(arguments: &[&str]) -> Run {
@@ -97,7 +100,12 @@ impl Running {
         let ended = Instant::now();
         let left = loop {
             let left = processes();
-            if left.is_empty() || ended.elapsed() > AFTERLIFE {
+            let patience = if left.iter().all(|process| process.is_in_the_kernel) {
+                CLOSING
+            } else {
+                AFTERLIFE
+            };
+            if left.is_empty() || ended.elapsed() > patience {
                 break left;
             }
             thread::sleep(Duration::from_millis(1));
@@ -165,8 +173,10 @@ impl std::fmt::Display for Run {
 pub(crate) struct Process {
     /// Its number in this namespace.
     pub(crate) number: i32,
-    /// What it does just now, for who wonders why it is there.
-    _doing: String,
+    /// It is in a wait that nothing ends but the kernel.
+    is_in_the_kernel: bool,
+    /// What it waits for, where that may be known.
+    _channel: String,
 }
 
 /// Lists the processes of the program in this network.
@@ -186,16 +196,19 @@ pub(crate) fn processes() -> Vec<Process> {
         }
         let read = |name: &str| fs::read_to_string(process.join(name)).unwrap_or_default();
         let status = read("status");
-        let number = status
-            .lines()
-            .find_map(|line| line.strip_prefix("NSpid:"))
-            .and_then(|numbers| numbers.split_whitespace().last())
-            .and_then(|number| number.parse().ok());
+        let field = |name| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap_or_default()
+        };
+        let number = field("NSpid:").split_whitespace().last();
+        // It may have gone in between.
         if let Some(number) = number {
-            let doing = ["stat", "wchan", "syscall", "stack"].map(read).join(" ");
             found.push(Process {
-                number,
-                _doing: doing,
+                number: number.parse().unwrap(),
+                is_in_the_kernel: field("State:").contains('D'),
+                _channel: read("wchan"),
             });
         }
     }
