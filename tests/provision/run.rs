@@ -8,11 +8,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_preroot");
-/// How long after its end something of a run may still be there, on a machine under load.
+/// How long after its end something of a run may still be there.
+///
+/// On an idle machine it is gone in 16 ms: the kernel closes a packet socket when no processor can see
+/// it any more. On a busy one that, and the processor itself, take much longer.
 const AFTERLIFE: Duration = Duration::from_secs(3);
-/// How long the kernel may take to close a packet socket: it waits until no processor can see it any
-/// more, which is a matter of 16 ms on an idle machine and has no bound on a busy one.
-const CLOSING: Duration = Duration::from_secs(2);
 
 /// Runs the program with these arguments and no others.
 pub(crate) fn call(arguments: &[&str]) -> Run {
@@ -100,12 +100,7 @@ impl Running {
         let ended = Instant::now();
         let left = loop {
             let left = processes();
-            let patience = if left.iter().all(|process| process.is_in_the_kernel) {
-                CLOSING
-            } else {
-                AFTERLIFE
-            };
-            if left.is_empty() || ended.elapsed() > patience {
+            if left.is_empty() || ended.elapsed() > AFTERLIFE {
                 break left;
             }
             thread::sleep(Duration::from_millis(1));
@@ -173,10 +168,8 @@ impl std::fmt::Display for Run {
 pub(crate) struct Process {
     /// Its number in this namespace.
     pub(crate) number: i32,
-    /// It is in a wait that nothing ends but the kernel.
-    is_in_the_kernel: bool,
-    /// What it waits for, where that may be known.
-    _channel: String,
+    /// What it does, for whoever wonders why it is still there.
+    _state: String,
 }
 
 /// Lists the processes of the program in this network.
@@ -207,8 +200,7 @@ pub(crate) fn processes() -> Vec<Process> {
         if let Some(number) = number {
             found.push(Process {
                 number: number.parse().unwrap(),
-                is_in_the_kernel: field("State:").contains('D'),
-                _channel: read("wchan"),
+                _state: format!("{} in {}", field("State:").trim(), read("wchan")),
             });
         }
     }
