@@ -17,7 +17,7 @@ const MAX_FIELDS: usize = 48;
 pub struct Request(String);
 
 impl Request {
-    /// Writes a request; `None` if it is longer than [`MAX_REQUEST`].
+    /// Writes a request; `None` if it is longer than 8 KiB.
     ///
     /// `fields` are whole header fields without the line end. A body is announced by its length.
     pub fn new(
