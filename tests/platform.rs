@@ -317,6 +317,7 @@ fn the_second_door_is_found_when_the_first_is_missing() {
     assert!(matches!(
         run.outcome,
         Some(Outcome::Accepted {
+            ready: true,
             door: Door::Json,
             status: 201
         })

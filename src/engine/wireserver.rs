@@ -111,6 +111,8 @@ impl fmt::Display for Step {
 pub enum Outcome {
     /// The platform has the report.
     Accepted {
+        /// Whether the report that it has says ready.
+        ready: bool,
         /// Through which door.
         door: Door,
         /// With which status.
@@ -141,6 +143,8 @@ pub struct Wireserver<'b> {
     backoff: Backoff,
     fault: Option<WireserverFault>,
     faults: u32,
+    /// Whether the report under way says ready: what is to be reported may change meanwhile.
+    says_ready: bool,
     /// Exchanges in a row that nobody answered.
     unanswered: u8,
     outcome: Option<Outcome>,
@@ -161,6 +165,7 @@ impl<'b> Wireserver<'b> {
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             fault: None,
             faults: 0,
+            says_ready: false,
             unanswered: 0,
             outcome: None,
         }
@@ -222,6 +227,7 @@ impl<'b> Wireserver<'b> {
                     self.outcome = Some(Outcome::Impossible);
                     continue;
                 };
+                self.says_ready = report == Some(Health::Ready);
                 self.exchange = Some((step, Exchange::new(request, self.endpoint)));
             }
             let (step, exchange) = self.exchange.as_mut()?;
@@ -310,6 +316,7 @@ impl<'b> Wireserver<'b> {
         match step {
             Step::Health => {
                 self.outcome = Some(Outcome::Accepted {
+                    ready: self.says_ready,
                     door: self.door,
                     status,
                 });

@@ -51,15 +51,15 @@ impl Worker<'_> {
         let from = self.uplink.asked().saturating_sub(self.start);
         let to = self.since_start();
         match outcome {
-            wireserver::Outcome::Accepted { door, status } => {
+            wireserver::Outcome::Accepted {
+                ready,
+                door,
+                status,
+            } => {
                 self.accepted = true;
                 self.report
                     .phase("health", from, to, format_args!("{status} {door}"));
-                let what = if matches!(self.verdict, Verdict::Failed) {
-                    "failure"
-                } else {
-                    "ready"
-                };
+                let what = if ready { "ready" } else { "failure" };
                 self.log.line(
                     Level::Info,
                     format_args!(
