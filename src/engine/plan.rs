@@ -16,6 +16,7 @@ mod steps;
 mod sudo;
 mod users;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -242,16 +243,16 @@ impl fmt::Display for Note {
 }
 
 /// Says why there can be no plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlanFault {
     /// The identity is the placeholder of a pool machine.
     Preprovisioned(Preprovisioned),
     /// The user is one of the system's own.
-    SystemUser(UserName, u32),
+    SystemUser(Box<UserName>, u32),
     /// The name is that of a group of the system.
-    SystemGroup(UserName, u32),
+    SystemGroup(Box<UserName>, u32),
     /// Nobody could log in: neither key nor password, and the user is not there yet.
-    NoCredentials(UserName),
+    NoCredentials(Box<UserName>),
     /// The root has no account files.
     NoAccounts,
     /// The user's line in this file cannot be understood.
@@ -295,6 +296,9 @@ impl fmt::Display for PlanFault {
         }
     }
 }
+
+/// What a step of planning gives; the fault is boxed because it is rare, and every step hands it on.
+type Outcome<T> = Result<T, Box<PlanFault>>;
 
 /// What a plan needs to know besides identity and root.
 #[derive(Clone, Copy)]
@@ -352,21 +356,26 @@ pub fn plan(
         return Err(PlanFault::Preprovisioned(identity.preprovisioned));
     }
     let mut draft = Draft::new(identity, root, context);
-    if configured_for(root)?.is_some_and(|id| id.eq_ignore_ascii_case(context.vm_id)) {
-        return Ok(draft.finish());
-    }
-    let has = |step| context.steps.has(step);
-    if has(Step::HostName) {
-        hostname::add(&mut draft)?;
-    }
-    users::add(&mut draft)?;
-    if has(Step::CustomData) {
-        custom::add(&mut draft)?;
-    }
-    if has(Step::Markers) {
-        markers::add(&mut draft)?;
+    if !configured_for(root)?.is_some_and(|id| id.eq_ignore_ascii_case(context.vm_id)) {
+        fill(&mut draft).map_err(|fault| *fault)?;
     }
     Ok(draft.finish())
+}
+
+/// Adds the steps to a plan, in their order.
+fn fill(draft: &mut Draft<'_>) -> Outcome<()> {
+    let steps = draft.context.steps;
+    if steps.has(Step::HostName) {
+        hostname::add(draft)?;
+    }
+    users::add(draft)?;
+    if steps.has(Step::CustomData) {
+        custom::add(draft)?;
+    }
+    if steps.has(Step::Markers) {
+        markers::add(draft)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,15 +4,17 @@
 //! included: these files belong to the image. Not a database: nothing is looked up anywhere but in the
 //! text given. Formats: passwd(5), shadow(5), group(5), gshadow(5), subuid(5), login.defs(5).
 
-use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
-use core::cmp::Reverse;
 use core::ops::RangeInclusive;
 
 use zeroize::Zeroizing;
 
 /// Largest account file; larger ones come from a directory service, not from an image.
 pub const FILE_MAX: usize = 256 * 1024;
+
+/// Most times that a file of subordinate ids is gone through; one whose lines are in any order of use
+/// to somebody needs a few.
+const ROUNDS_MAX: usize = 1000;
 
 /// Column of the user or group id in passwd and group.
 pub const ID: usize = 2;
@@ -62,58 +64,79 @@ pub fn column(line: &[u8], index: usize) -> Option<&[u8]> {
 
 /// Gives the first id of `range` that is in the id column of none of `files`; `wish` first, if it is free.
 pub fn free_id(files: &[&[u8]], range: RangeInclusive<u32>, wish: Option<u32>) -> Option<u32> {
-    let taken: Taken = files
-        .iter()
-        .flat_map(|file| lines(file))
-        .filter_map(|line| number(column(line, ID)?))
-        .map(|id| Reverse((id, id.saturating_add(1))))
-        .collect();
-    let is_free = |id: &u32| taken.iter().all(|Reverse((taken, _))| taken != id);
-    wish.filter(|id| range.contains(id) && is_free(id))
-        .or_else(|| first_gap(taken, &range, 1))
+    let each_used = |each: &mut dyn FnMut(u32)| {
+        for line in files.iter().flat_map(|file| lines(file)) {
+            if let Some(id) = column(line, ID).and_then(number)
+                && range.contains(&id)
+            {
+                each(id);
+            }
+        }
+    };
+    let mut count = 0_usize;
+    let mut wished = wish.is_some_and(|wish| range.contains(&wish));
+    each_used(&mut |id| {
+        count = count.saturating_add(1);
+        wished &= Some(id) != wish;
+    });
+    if wished {
+        return wish;
+    }
+    // Among one id more than are used, there is a free one.
+    let mut used = alloc::vec![false; count.saturating_add(1)];
+    let start = *range.start();
+    each_used(&mut |id| {
+        if let Some(slot) = used.get_mut(id.abs_diff(start) as usize) {
+            *slot = true;
+        }
+    });
+    let gap = used.iter().position(|used| !used)?;
+    let id = start.checked_add(u32::try_from(gap).ok()?)?;
+    range.contains(&id).then_some(id)
 }
 
 /// Gives the start of the first stretch of `count` subordinate ids in `range` that no line reaches into.
 pub fn free_stretch(file: &[u8], range: RangeInclusive<u32>, count: u32) -> Option<u32> {
-    let taken: Taken = lines(file)
-        .filter_map(|line| {
-            let first = number(column(line, 1)?)?;
-            let count = number(column(line, 2)?)?;
-            Some(Reverse((first, first.saturating_add(count))))
-        })
-        .collect();
-    first_gap(taken, &range, count)
-}
-
-/// Stretches of ids that are taken, each with its first and the one behind its last; the lowest comes first.
-///
-/// A heap, because it takes far less code than a sort.
-type Taken = BinaryHeap<Reverse<(u32, u32)>>;
-
-/// Gives the start of the first `count` ids of `range` that no stretch reaches into.
-fn first_gap(mut taken: Taken, range: &RangeInclusive<u32>, count: u32) -> Option<u32> {
     let mut start = *range.start();
-    while let Some(Reverse((first, end))) = taken.pop() {
-        if start.checked_add(count)? <= first {
-            break;
+    // Most files are in the order of their ids, so that the second round moves nothing.
+    for _ in 0..ROUNDS_MAX {
+        let before = start;
+        for line in lines(file) {
+            if let Some(first) = column(line, 1).and_then(number)
+                && let Some(length) = column(line, 2).and_then(number)
+                && first < start.saturating_add(count)
+            {
+                start = start.max(first.saturating_add(length));
+            }
         }
-        start = start.max(end);
+        if start == before {
+            let last = start.checked_add(count)?.checked_sub(1)?;
+            return (last <= *range.end()).then_some(start);
+        }
     }
-    let last = start.checked_add(count)?.checked_sub(1)?;
-    (last <= *range.end()).then_some(start)
+    None
 }
 
 /// Adds a line at the end, before the NIS markers if there are any.
 pub fn append(file: &[u8], line: &str) -> File {
-    let at = lines_with_break(file)
-        .scan(0_usize, |offset, line| {
-            let start = *offset;
-            *offset = offset.saturating_add(line.len());
-            Some((start, line))
-        })
-        .find(|(_, line)| line.starts_with(b"+") || line.starts_with(b"-"))
-        .map_or(file.len(), |(start, _)| start);
-    let (before, after) = file.split_at_checked(at).unwrap_or((file, &[]));
+    let mut rest = Lines(file);
+    loop {
+        let after = rest.0;
+        match rest.next() {
+            Some([b'+' | b'-', ..]) | None => return insert(file, after, line),
+            Some(_) => {}
+        }
+    }
+}
+
+/// Adds a line at the very end.
+pub fn append_last(file: &[u8], line: &str) -> File {
+    insert(file, &[], line)
+}
+
+/// Adds a line before `after`, which is the end of the file.
+fn insert(file: &[u8], after: &[u8], line: &str) -> File {
+    let before = file.strip_suffix(after).unwrap_or(file);
     let mut out = with_room(file, line.len());
     out.extend_from_slice(before);
     if before.last().is_some_and(|byte| *byte != b'\n') {
@@ -128,27 +151,32 @@ pub fn append(file: &[u8], line: &str) -> File {
 /// Replaces one column of the first line of `name`; columns that the line lacks are added empty.
 pub fn replace(file: &[u8], name: &str, index: usize, value: &[u8]) -> File {
     let mut out = with_room(file, value.len());
-    let mut done = false;
-    for whole in lines_with_break(file) {
-        let line = whole.strip_suffix(b"\n").unwrap_or(whole);
-        if done || column(line, 0) != Some(name.as_bytes()) {
-            out.extend_from_slice(whole);
-            continue;
-        }
-        done = true;
-        let columns = line.split(|byte| *byte == b':').count();
-        for position in 0..columns.max(index.saturating_add(1)) {
-            if position > 0 {
-                out.push(b':');
+    let mut rest = Lines(file);
+    loop {
+        let start = rest.0;
+        match rest.next() {
+            None => out.extend_from_slice(file),
+            Some(line) if column(line, 0) != Some(name.as_bytes()) => continue,
+            Some(line) => {
+                out.extend_from_slice(file.strip_suffix(start).unwrap_or_default());
+                for position in 0.. {
+                    let old = column(line, position);
+                    if old.is_none() && position > index {
+                        break;
+                    }
+                    if position > 0 {
+                        out.push(b':');
+                    }
+                    let new = (position == index).then_some(value);
+                    out.extend_from_slice(new.or(old).unwrap_or_default());
+                }
+                let whole = start.strip_suffix(rest.0).unwrap_or_default();
+                out.extend_from_slice(whole.strip_prefix(line).unwrap_or_default());
+                out.extend_from_slice(rest.0);
             }
-            let old = column(line, position).unwrap_or_default();
-            out.extend_from_slice(if position == index { value } else { old });
         }
-        if whole.ends_with(b"\n") {
-            out.push(b'\n');
-        }
+        return out;
     }
-    out
 }
 
 /// Adds `user` to the members of `group`; nothing when it is a member already or there is no such group.
@@ -170,15 +198,14 @@ pub fn add_member(file: &[u8], group: &str, user: &str) -> Option<File> {
 
 /// Reads a value of login.defs; the last one counts, as for the shadow tools.
 pub fn login_defs<'a>(file: &'a [u8], key: &str) -> Option<&'a str> {
-    let words = |line: &'a [u8]| {
-        let mut words = line
-            .split(u8::is_ascii_whitespace)
-            .filter(|word| !word.is_empty());
-        (words.next() == Some(key.as_bytes()))
-            .then(|| words.next())
-            .flatten()
-    };
-    core::str::from_utf8(lines(file).filter_map(words).last()?).ok()
+    let mut found = None;
+    for line in lines(file) {
+        let mut words = words(line);
+        if words.next() == Some(key.as_bytes()) {
+            found = words.next().or(found);
+        }
+    }
+    core::str::from_utf8(found?).ok()
 }
 
 /// Reads a number as login.defs writes it: decimal, `0` octal or `0x` hexadecimal.
@@ -193,18 +220,64 @@ pub fn login_defs_number(file: &[u8], key: &str) -> Option<u32> {
 
 /// Reads a value of a `KEY=VALUE` file such as /etc/default/useradd; the last one counts.
 pub fn assignment<'a>(file: &'a [u8], key: &str) -> Option<&'a str> {
-    let value = |line: &'a [u8]| line.strip_prefix(key.as_bytes())?.strip_prefix(b"=");
-    let value = core::str::from_utf8(lines(file).filter_map(value).last()?).ok()?;
-    Some(value.trim().trim_matches(['"', '\'']))
+    let mut found = None;
+    for line in lines(file) {
+        if let Some([b'=', value @ ..]) = line.strip_prefix(key.as_bytes()) {
+            found = Some(value);
+        }
+    }
+    let value = core::str::from_utf8(found?).ok()?;
+    Some(value.trim_ascii().trim_matches(['"', '\'']))
 }
 
 /// Goes through the lines, without their line breaks.
-pub fn lines(file: &[u8]) -> impl Iterator<Item = &[u8]> {
-    lines_with_break(file).map(|line| line.strip_suffix(b"\n").unwrap_or(line))
+pub fn lines(file: &[u8]) -> Lines<'_> {
+    Lines(file)
 }
 
-fn lines_with_break(file: &[u8]) -> impl Iterator<Item = &[u8]> {
-    file.split_inclusive(|byte| *byte == b'\n')
+/// The lines that are left of a file.
+pub struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    // Inlined, it would be in twenty places.
+    #[inline(never)]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.0.is_empty() {
+            return None;
+        }
+        Some(cut(&mut self.0, |byte| *byte == b'\n'))
+    }
+}
+
+/// Goes through the words of a line, which white space separates.
+pub fn words(line: &[u8]) -> Words<'_> {
+    Words(line)
+}
+
+/// The words that are left of a line.
+pub struct Words<'a>(&'a [u8]);
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a [u8];
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.0 = self.0.trim_ascii_start();
+        if self.0.is_empty() {
+            return None;
+        }
+        Some(cut(&mut self.0, u8::is_ascii_whitespace))
+    }
+}
+
+/// Takes from `rest` what is before the first byte that `ends` it, and that byte.
+fn cut<'a>(rest: &mut &'a [u8], ends: fn(&u8) -> bool) -> &'a [u8] {
+    let end = rest.iter().position(ends).unwrap_or(rest.len());
+    let (piece, after) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+    *rest = after.get(1..).unwrap_or_default();
+    piece
 }
 
 fn number(text: &[u8]) -> Option<u32> {

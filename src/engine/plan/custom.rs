@@ -2,13 +2,13 @@
 //!
 //! Kept for whoever wants it; nothing here runs it (`protocol.md` 6.8).
 
-use super::draft::{Draft, Place};
-use super::{Note, PlanFault};
+use super::draft::Draft;
+use super::{Note, Outcome};
 
 /// Where decoded custom data is kept.
 const PATH: &str = "/var/lib/preroot/custom-data";
 
-pub(super) fn add(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
+pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     let Some(data) = &draft.identity.custom_data else {
         return Ok(());
     };
@@ -17,9 +17,10 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
         return Ok(());
     };
     super::markers::directory(draft)?;
-    draft.write(
-        &Place::system(PATH, 0o600),
+    draft.write_system(
+        PATH,
+        0o600,
         decoded.into_bytes(),
-        "custom data",
+        format_args!("custom data"),
     )
 }

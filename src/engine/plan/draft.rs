@@ -3,16 +3,25 @@
 //! Drops every change that the root has already, so that a plan lists only what differs, and adds the
 //! directories that a change needs.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use zeroize::Zeroizing;
 
-use super::{Action, Change, Context, Kind, Note, Plan, PlanFault, RootView, Stat};
+use super::{
+    Action, Change, Context, Kind, Note, Outcome, Plan, PlanFault, RootFault, RootView, Stat,
+};
 use crate::engine::identity::Identity;
+use crate::wire::accounts::{self, File};
 
 /// User and group of the system's own files.
 pub(super) const ROOT: (u32, u32) = (0, 0);
+
+/// What a file or directory is called in a fault where it may be anyone.
+const FILE: &str = "a file to write";
+const DIRECTORY: &str = "a directory";
 
 /// Where a change goes and what it shall look like there.
 pub(super) struct Place<'a> {
@@ -32,25 +41,44 @@ impl<'a> Place<'a> {
             mode,
         }
     }
+}
 
-    /// The same with the owner and mode of what is there now.
-    pub(super) fn like(self, stat: Option<Stat>) -> Self {
-        match stat {
-            Some(stat) => Self {
-                owner: stat.owner,
-                mode: stat.mode,
-                ..self
-            },
-            None => self,
-        }
+/// Makes a text; every `format!` would bring its own way to do it.
+#[inline(never)]
+pub(super) fn text(arguments: fmt::Arguments<'_>) -> String {
+    alloc::fmt::format(arguments)
+}
+
+/// Makes the content of a file.
+pub(super) fn content(arguments: fmt::Arguments<'_>) -> File {
+    Zeroizing::new(text(arguments).into_bytes())
+}
+
+/// Says which part of the root cannot be looked at.
+#[cold]
+fn fault(what: &'static str, fault: RootFault) -> Box<PlanFault> {
+    Box::new(PlanFault::Root(what, fault))
+}
+
+impl Plan {
+    /// Adds a change.
+    pub(super) fn push(&mut self, place: &Place<'_>, action: Action, purpose: fmt::Arguments<'_>) {
+        self.changes.push(Change {
+            path: String::from(place.path),
+            trusted: place.trusted,
+            owner: place.owner,
+            mode: place.mode,
+            action,
+            purpose: text(purpose),
+        });
     }
 }
 
 /// Collects changes and notes.
 pub(super) struct Draft<'a> {
     pub(super) identity: &'a Identity,
-    pub(super) root: &'a dyn RootView,
     pub(super) context: &'a Context<'a>,
+    root: &'a dyn RootView,
     plan: Plan,
 }
 
@@ -66,8 +94,8 @@ impl<'a> Draft<'a> {
         };
         Self {
             identity,
-            root,
             context,
+            root,
             plan,
         }
     }
@@ -80,79 +108,155 @@ impl<'a> Draft<'a> {
         self.plan.notes.push(note);
     }
 
-    /// Reads a file; wiped when it is dropped, since shadow is read like any other.
-    pub(super) fn read(
-        &self,
-        path: &'static str,
-        limit: usize,
-    ) -> Result<Option<Zeroizing<Vec<u8>>>, PlanFault> {
-        let read = self
-            .root
-            .read(path, limit)
-            .map_err(|fault| PlanFault::Root(path, fault))?;
-        Ok(read.map(Zeroizing::new))
+    /// Reads a file of the system; wiped when it is dropped, since shadow is read like any other.
+    pub(super) fn read(&self, path: &'static str) -> Outcome<Option<File>> {
+        self.read_any(path, path, accounts::FILE_MAX)
     }
 
-    /// Looks at a path; `what` names it in a fault.
-    pub(super) fn stat(&self, path: &str, what: &'static str) -> Result<Option<Stat>, PlanFault> {
-        self.root
-            .stat(path)
-            .map_err(|fault| PlanFault::Root(what, fault))
+    /// Reads a file of the system that is as good as empty when it is not there.
+    pub(super) fn read_or_empty(&self, path: &'static str) -> Outcome<File> {
+        Ok(self.read(path)?.unwrap_or_default())
+    }
+
+    /// Reads a file of at most `limit` bytes; `what` names it in a fault, here and below.
+    pub(super) fn read_any(
+        &self,
+        path: &str,
+        what: &'static str,
+        limit: usize,
+    ) -> Outcome<Option<File>> {
+        match self.root.read(path, limit) {
+            Ok(read) => Ok(read.map(Zeroizing::new)),
+            Err(why) => Err(fault(what, why)),
+        }
+    }
+
+    /// Looks at a path.
+    pub(super) fn stat(&self, path: &str, what: &'static str) -> Outcome<Option<Stat>> {
+        self.root.stat(path).map_err(|why| fault(what, why))
     }
 
     /// Tells whether a path leads to something.
-    pub(super) fn has(&self, path: &'static str) -> Result<bool, PlanFault> {
+    pub(super) fn has(&self, path: &'static str) -> Outcome<bool> {
         Ok(self.stat(path, path)?.is_some())
+    }
+
+    /// Tells whether the last part of a path is itself a symbolic link.
+    pub(super) fn is_link(&self, path: &str, what: &'static str) -> Outcome<bool> {
+        self.root.is_link(path).map_err(|why| fault(what, why))
+    }
+
+    /// Names each entry of a directory.
+    pub(super) fn list(
+        &self,
+        directory: &str,
+        what: &'static str,
+        each: &mut dyn FnMut(&str),
+    ) -> Outcome<()> {
+        self.root
+            .list(directory, each)
+            .map_err(|why| fault(what, why))
     }
 
     /// Wants a file to have this content.
     pub(super) fn write(
         &mut self,
         place: &Place<'_>,
-        content: Zeroizing<Vec<u8>>,
-        purpose: impl Into<String>,
-    ) -> Result<(), PlanFault> {
-        if let Some(stat) = self.stat(place.path, "a file to write")?
+        content: File,
+        purpose: fmt::Arguments<'_>,
+    ) -> Outcome<()> {
+        if let Some(stat) = self.stat(place.path, FILE)?
             && stat.kind == Kind::File
             && stat.owner == place.owner
             && stat.mode == place.mode
             && stat.size == content.len() as u64
+            && self
+                .read_any(place.path, FILE, content.len())?
+                .is_some_and(|old| *old == *content)
         {
-            let old = self.root.read(place.path, content.len());
-            let old = old.map_err(|fault| PlanFault::Root("a file to write", fault))?;
-            if old.map(Zeroizing::new).is_some_and(|old| *old == *content) {
-                return Ok(());
-            }
+            return Ok(());
         }
         self.parents(place.path)?;
-        self.push(place, Action::Write(content), purpose.into());
+        self.plan.push(place, Action::Write(content), purpose);
         Ok(())
+    }
+
+    /// Wants a file of the system to have this content.
+    pub(super) fn write_system(
+        &mut self,
+        path: &str,
+        mode: u32,
+        content: File,
+        purpose: fmt::Arguments<'_>,
+    ) -> Outcome<()> {
+        self.write(&Place::system(path, mode), content, purpose)
+    }
+
+    /// Wants a file of the system to have this content, with its owner and mode if it is there.
+    pub(super) fn rewrite(
+        &mut self,
+        path: &'static str,
+        looks: ((u32, u32), u32),
+        content: File,
+        purpose: fmt::Arguments<'_>,
+    ) -> Outcome<()> {
+        self.rewrite_like(path, path, looks, content, purpose)
+    }
+
+    /// The same with the owner and mode of another file, if that is there.
+    pub(super) fn rewrite_like(
+        &mut self,
+        model: &'static str,
+        path: &'static str,
+        (owner, mode): ((u32, u32), u32),
+        content: File,
+        purpose: fmt::Arguments<'_>,
+    ) -> Outcome<()> {
+        let (owner, mode) = match self.stat(model, model)? {
+            Some(stat) => (stat.owner, stat.mode),
+            None => (owner, mode),
+        };
+        let place = Place {
+            owner,
+            ..Place::system(path, mode)
+        };
+        self.write(&place, content, purpose)
     }
 
     /// Wants a directory to be there and to look like this.
     pub(super) fn directory(
         &mut self,
         place: &Place<'_>,
-        purpose: impl Into<String>,
-    ) -> Result<(), PlanFault> {
-        let is = |stat: Stat| {
-            stat.kind == Kind::Directory && stat.owner == place.owner && stat.mode == place.mode
-        };
-        if self.plans(place.path) || self.stat(place.path, "a directory")?.is_some_and(is) {
+        purpose: fmt::Arguments<'_>,
+    ) -> Outcome<()> {
+        if self.plans(place.path) {
+            return Ok(());
+        }
+        if let Some(stat) = self.stat(place.path, DIRECTORY)?
+            && stat.kind == Kind::Directory
+            && stat.owner == place.owner
+            && stat.mode == place.mode
+        {
             return Ok(());
         }
         self.parents(place.path)?;
-        self.push(place, Action::Directory, purpose.into());
+        self.plan.push(place, Action::Directory, purpose);
         Ok(())
     }
 
+    /// Wants a directory of the system to be there.
+    pub(super) fn system_directory(&mut self, path: &str, mode: u32, purpose: &str) -> Outcome<()> {
+        self.directory(&Place::system(path, mode), format_args!("{purpose}"))
+    }
+
     /// Wants the directories above a path, as the system has them.
-    fn parents(&mut self, path: &str) -> Result<(), PlanFault> {
-        for (at, _) in path.match_indices('/').filter(|(at, _)| *at > 0) {
+    fn parents(&mut self, path: &str) -> Outcome<()> {
+        for (at, byte) in path.bytes().enumerate().skip(1) {
             let parent = path.get(..at).unwrap_or_default();
-            if !self.plans(parent) && self.stat(parent, "a directory")?.is_none() {
+            if byte == b'/' && !self.plans(parent) && self.stat(parent, DIRECTORY)?.is_none() {
                 let place = Place::system(parent, 0o755);
-                self.push(&place, Action::Directory, String::from("needed below"));
+                self.plan
+                    .push(&place, Action::Directory, format_args!("needed below"));
             }
         }
         Ok(())
@@ -160,16 +264,5 @@ impl<'a> Draft<'a> {
 
     fn plans(&self, path: &str) -> bool {
         self.plan.changes.iter().any(|change| change.path == path)
-    }
-
-    fn push(&mut self, place: &Place<'_>, action: Action, purpose: String) {
-        self.plan.changes.push(Change {
-            path: String::from(place.path),
-            trusted: place.trusted,
-            owner: place.owner,
-            mode: place.mode,
-            action,
-            purpose,
-        });
     }
 }

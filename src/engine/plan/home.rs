@@ -2,15 +2,12 @@
 //!
 //! Copies files and directories; links and devices in skel are left out and counted. Follows useradd(8).
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use zeroize::Zeroizing;
-
-use super::draft::{Draft, Place};
+use super::draft::{Draft, Place, text};
 use super::users::Account;
-use super::{Kind, Note, PlanFault, TEMPORARY};
+use super::{Kind, Note, Outcome, Stat, TEMPORARY};
 use crate::wire::accounts;
 
 const SKEL: &str = "/etc/skel";
@@ -25,10 +22,10 @@ const SUM_MAX: usize = 256 * 1024;
 /// Adds the home directory of a new user, or one that an existing user lacks.
 pub(super) fn add(
     draft: &mut Draft<'_>,
-    account: &Account,
+    account: &Account<'_>,
     new: bool,
     mode: u32,
-) -> Result<(), PlanFault> {
+) -> Outcome<()> {
     if will_be_hidden(draft, &account.home)? {
         draft.note(Note::HomeWillBeHidden);
     }
@@ -42,52 +39,52 @@ pub(super) fn add(
             owner: account.owner,
             ..Place::system(&account.home, mode)
         };
-        draft.directory(&place, format!("home of {}", account.name))?;
+        draft.directory(&place, format_args!("home of {}", account.name))?;
     }
     skel(draft, account)
 }
 
 /// Tells whether a home directory has only what skel gives: nobody lived there, or a run was interrupted.
-fn is_unused(draft: &Draft<'_>, home: &str) -> Result<bool, PlanFault> {
-    let mut given: Vec<String> = Vec::new();
-    let mut bounded = |name: &str| {
-        if given.len() < ENTRIES_MAX {
-            given.push(String::from(name));
-        }
-    };
-    draft
-        .root
-        .list(SKEL, &mut bounded)
-        .map_err(|fault| PlanFault::Root(SKEL, fault))?;
+fn is_unused(draft: &Draft<'_>, home: &str) -> Outcome<bool> {
+    let (given, _) = names(draft, SKEL)?;
     let mut unused = true;
-    let mut look = |name: &str| {
+    draft.list(home, WHAT, &mut |name| {
         unused &= name.starts_with(TEMPORARY) || given.iter().any(|known| known == name);
-    };
-    draft
-        .root
-        .list(home, &mut look)
-        .map_err(|fault| PlanFault::Root(WHAT, fault))?;
+    })?;
     Ok(unused)
 }
 
-/// Tells whether fstab will mount something over the home directory that is not mounted now.
-fn will_be_hidden(draft: &Draft<'_>, home: &str) -> Result<bool, PlanFault> {
-    const FSTAB: &str = "/etc/fstab";
-    let fstab = draft.read(FSTAB, accounts::FILE_MAX)?.unwrap_or_default();
-    let root = draft.stat("/", FSTAB)?.map(|stat| stat.device);
-    for line in core::str::from_utf8(&fstab).unwrap_or_default().lines() {
-        if line.trim_start().starts_with('#') {
-            continue;
+/// Gives the first names in a directory of skel, and how many more there are.
+fn names(draft: &Draft<'_>, directory: &str) -> Outcome<(Vec<String>, u32)> {
+    let mut names = Vec::new();
+    let mut more = 0_u32;
+    draft.list(directory, SKEL, &mut |name| {
+        if names.len() < ENTRIES_MAX {
+            names.push(String::from(name));
+        } else {
+            more = more.saturating_add(1);
         }
-        let point = line
-            .split_ascii_whitespace()
-            .nth(1)
+    })?;
+    Ok((names, more))
+}
+
+/// Tells whether fstab will mount something over the home directory that is not mounted now.
+fn will_be_hidden(draft: &Draft<'_>, home: &str) -> Outcome<bool> {
+    const FSTAB: &str = "/etc/fstab";
+    let fstab = draft.read_or_empty(FSTAB)?;
+    let root = draft.stat("/", FSTAB)?.map(|stat| stat.device);
+    for line in accounts::lines(&fstab) {
+        let mut words = accounts::words(line);
+        let (Some(source), Some(point)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let point = core::str::from_utf8(point)
             .unwrap_or_default()
             .trim_end_matches('/');
         let above = home
             .strip_prefix(point)
-            .is_some_and(|rest| matches!(rest.get(..1), None | Some("/")));
-        if !point.is_empty() && above {
+            .is_some_and(|rest| matches!(rest.as_bytes().first(), None | Some(b'/')));
+        if !source.starts_with(b"#") && !point.is_empty() && above {
             let here = draft.stat(point, FSTAB)?.map(|stat| stat.device);
             if here.is_none() || here == root {
                 return Ok(true);
@@ -97,77 +94,104 @@ fn will_be_hidden(draft: &Draft<'_>, home: &str) -> Result<bool, PlanFault> {
     Ok(false)
 }
 
+/// What was copied from skel so far.
+#[derive(Default)]
+struct Copied {
+    entries: usize,
+    sum: usize,
+    left_out: u32,
+}
+
 /// Copies what skel has and the home directory lacks.
-fn skel(draft: &mut Draft<'_>, account: &Account) -> Result<(), PlanFault> {
-    let mut pending: Vec<String> = alloc::vec![String::new()];
-    let (mut entries, mut sum, mut left_out) = (0_usize, 0_usize, 0_u32);
-    while let Some(below) = pending.pop() {
-        let mut names: Vec<String> = Vec::new();
-        let list = draft.root.list(&format!("{SKEL}{below}"), &mut |name| {
-            if names.len() < ENTRIES_MAX {
-                // In the order of the alphabet: the same root makes the same plan.
-                let place = names.partition_point(|known| known.as_str() < name);
-                names.insert(place, String::from(name));
-            } else {
-                left_out = left_out.saturating_add(1);
-            }
-        });
-        list.map_err(|fault| PlanFault::Root(SKEL, fault))?;
+fn skel(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> {
+    let mut copied = Copied::default();
+    let mut pending: Vec<String> = Vec::from([String::new()]);
+    while let Some(directory) = pending.pop() {
+        let (names, more) = names(draft, &text(format_args!("{SKEL}{directory}")))?;
+        copied.left_out = copied.left_out.saturating_add(more);
         for name in names {
-            let below = format!("{below}/{name}");
-            let from = format!("{SKEL}{below}");
-            let to = format!("{}{below}", account.home);
-            let root = draft.root;
-            let fault = |fault| PlanFault::Root(SKEL, fault);
-            entries = entries.saturating_add(1);
-            if root.is_link(&to).map_err(fault)? {
-                continue;
-            }
-            let there = root.stat(&to).map_err(fault)?;
-            let stat = if root.is_link(&from).map_err(fault)? {
-                None
-            } else {
-                root.stat(&from).map_err(fault)?
-            };
-            let depth = below.matches('/').count();
-            match stat {
-                Some(stat) if entries <= ENTRIES_MAX && depth <= DEPTH_MAX => {
-                    let place = Place {
-                        path: &to,
-                        trusted: account.home.len(),
-                        owner: account.owner,
-                        mode: stat.mode & 0o777,
-                    };
-                    match stat.kind {
-                        Kind::Directory
-                            if there.is_none_or(|there| there.kind == Kind::Directory) =>
-                        {
-                            if there.is_none_or(|there| there.owner != account.owner) {
-                                draft.directory(&place, "from skel")?;
-                            }
-                            pending.push(below);
-                            continue;
-                        }
-                        _ if there.is_some() => continue,
-                        Kind::File if stat.size <= FILE_MAX as u64 => {
-                            let bytes = root.read(&from, FILE_MAX).map_err(fault)?;
-                            let bytes = bytes.unwrap_or_default();
-                            sum = sum.saturating_add(bytes.len());
-                            if sum <= SUM_MAX {
-                                draft.write(&place, Zeroizing::new(bytes), "from skel")?;
-                                continue;
-                            }
-                        }
-                        _ => {}
-                    }
-                    left_out = left_out.saturating_add(1);
-                }
-                _ => left_out = left_out.saturating_add(1),
+            let below = text(format_args!("{directory}/{name}"));
+            match copy(draft, account, &below, &mut copied)? {
+                Entry::Directory => pending.push(below),
+                Entry::Done => {}
+                Entry::LeftOut => copied.left_out = copied.left_out.saturating_add(1),
             }
         }
     }
-    if left_out > 0 {
-        draft.note(Note::SkelLeftOut(left_out));
+    if copied.left_out > 0 {
+        draft.note(Note::SkelLeftOut(copied.left_out));
     }
     Ok(())
+}
+
+/// What became of an entry of skel.
+enum Entry {
+    /// It is there, or will be.
+    Done,
+    /// The same, and there may be more below it.
+    Directory,
+    /// It is not copied.
+    LeftOut,
+}
+
+/// Copies one entry of skel, `below` being its path there.
+fn copy(
+    draft: &mut Draft<'_>,
+    account: &Account<'_>,
+    below: &str,
+    copied: &mut Copied,
+) -> Outcome<Entry> {
+    let from = text(format_args!("{SKEL}{below}"));
+    let to = text(format_args!("{}{below}", account.home));
+    copied.entries = copied.entries.saturating_add(1);
+    if draft.is_link(&to, SKEL)? {
+        return Ok(Entry::Done);
+    }
+    let there = draft.stat(&to, SKEL)?;
+    let depth = below.bytes().filter(|byte| *byte == b'/').count();
+    if copied.entries > ENTRIES_MAX || depth > DEPTH_MAX || draft.is_link(&from, SKEL)? {
+        return Ok(Entry::LeftOut);
+    }
+    let Some(stat) = draft.stat(&from, SKEL)? else {
+        return Ok(Entry::LeftOut);
+    };
+    let place = Place {
+        path: &to,
+        trusted: account.home.len(),
+        owner: account.owner,
+        mode: stat.mode & 0o777,
+    };
+    let purpose = format_args!("from skel");
+    match (stat.kind, there) {
+        (
+            Kind::Directory,
+            Some(Stat {
+                kind: Kind::Directory,
+                owner,
+                ..
+            }),
+        ) if owner == account.owner => Ok(Entry::Directory),
+        (
+            Kind::Directory,
+            None
+            | Some(Stat {
+                kind: Kind::Directory,
+                ..
+            }),
+        ) => {
+            draft.directory(&place, purpose)?;
+            Ok(Entry::Directory)
+        }
+        (_, Some(_)) => Ok(Entry::Done),
+        (Kind::File, None) if stat.size <= FILE_MAX as u64 => {
+            let bytes = draft.read_any(&from, SKEL, FILE_MAX)?.unwrap_or_default();
+            copied.sum = copied.sum.saturating_add(bytes.len());
+            if copied.sum > SUM_MAX {
+                return Ok(Entry::LeftOut);
+            }
+            draft.write(&place, bytes, purpose)?;
+            Ok(Entry::Done)
+        }
+        _ => Ok(Entry::LeftOut),
+    }
 }

@@ -2,20 +2,15 @@
 //!
 //! Only `/etc/hostname`: the running kernel's name and `/etc/hosts` are not touched (`protocol.md` 6.7).
 
-use alloc::format;
-use alloc::vec::Vec;
+use super::Outcome;
+use super::draft::{Draft, content};
 
-use zeroize::Zeroizing;
-
-use super::PlanFault;
-use super::draft::{Draft, Place};
-
-pub(super) fn add(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
-    let name = draft.identity.host_name.value;
-    let content: Vec<u8> = format!("{name}\n").into_bytes();
-    draft.write(
-        &Place::system("/etc/hostname", 0o644),
-        Zeroizing::new(content),
-        format!("host name {name}"),
+pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
+    let name = draft.identity.host_name.value.as_str();
+    draft.write_system(
+        "/etc/hostname",
+        0o644,
+        content(format_args!("{name}\n")),
+        format_args!("host name {name}"),
     )
 }

@@ -4,71 +4,52 @@
 //! the home directory, because whoever had an account in the image could have put it there
 //! (`protocol.md` 6.4).
 
-use alloc::format;
-use alloc::vec::Vec;
-
-use zeroize::Zeroizing;
-
-use super::draft::{Draft, Place};
+use super::draft::{Draft, Place, text};
 use super::users::Account;
-use super::{Kind, PlanFault};
+use super::{Kind, Outcome, PlanFault};
 use crate::wire::accounts;
 
 const WHAT: &str = "authorized_keys";
 
-pub(super) fn add(draft: &mut Draft<'_>, account: &Account) -> Result<(), PlanFault> {
+pub(super) fn add(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> {
     let keys = &draft.identity.keys.value.accepted;
     if keys.is_empty() {
         return Ok(());
     }
-    let trusted = account.home.len();
-    let directory = format!("{}/.ssh", account.home.trim_end_matches('/'));
-    let path = format!("{directory}/authorized_keys");
-    let fault = |fault| PlanFault::Root(WHAT, fault);
+    let directory = text(format_args!("{}/.ssh", account.home.trim_end_matches('/')));
+    let path = text(format_args!("{directory}/authorized_keys"));
     for (path, kind) in [(&directory, Kind::Directory), (&path, Kind::File)] {
         let other = draft
             .stat(path, WHAT)?
             .is_some_and(|stat| stat.kind != kind);
-        if other || draft.root.is_link(path).map_err(fault)? {
-            return Err(PlanFault::HomeHasLinks);
+        if other || draft.is_link(path, WHAT)? {
+            return Err(PlanFault::HomeHasLinks.into());
         }
     }
-    let old = draft
-        .root
-        .read(&path, accounts::FILE_MAX)
-        .map_err(fault)?
+    let mut content = draft
+        .read_any(&path, WHAT, accounts::FILE_MAX)?
         .unwrap_or_default();
-    let mut content: Vec<u8> = old;
     let mut added = 0_u32;
     for key in keys {
         if accounts::lines(&content).any(|line| key.is_on(line)) {
             continue;
         }
-        if content.last().is_some_and(|byte| *byte != b'\n') {
-            content.push(b'\n');
-        }
-        content.extend_from_slice(key.line().as_bytes());
-        content.push(b'\n');
+        content = accounts::append_last(&content, key.line());
         added = added.saturating_add(1);
     }
-    let owner = account.owner;
     let name = account.name;
-    let place = Place {
+    let mut place = Place {
         path: &directory,
-        trusted,
-        owner,
+        trusted: account.home.len(),
+        owner: account.owner,
         mode: 0o700,
     };
-    draft.directory(&place, format!("keys of {name}"))?;
-    let place = Place {
-        path: &path,
-        trusted,
-        owner,
-        mode: 0o600,
-    };
+    draft.directory(&place, format_args!("keys of {name}"))?;
+    place.path = &path;
+    place.mode = 0o600;
     draft.write(
         &place,
-        Zeroizing::new(content),
-        format!("{added} public keys for {name}"),
+        content,
+        format_args!("{added} public keys for {name}"),
     )
 }

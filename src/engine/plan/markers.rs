@@ -3,19 +3,21 @@
 //! waagent, cloud-init and azure-init would each provision again, from a disc that is gone. What keeps
 //! them from it is written only where they are in the root (`protocol.md` 6.16).
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use zeroize::Zeroizing;
 
-use super::draft::{Draft, Place};
-use super::{Action, Change, Plan, PlanFault, RootView};
+use super::draft::{Draft, Place, content, text};
+use super::{Action, Outcome, Plan, PlanFault, RootView};
+use crate::wire::accounts::File;
 use crate::wire::ovf::Password;
 
 const DIRECTORY: &str = "/var/lib/preroot";
 const CONFIGURED: &str = "/var/lib/preroot/configured";
 const REPORTED: &str = "/var/lib/preroot/reported";
+/// What `DIRECTORY` is for.
+const STATE: &str = "state of preroot";
 const REPORT: &str = "/var/lib/preroot/report.json";
 
 /// Longest VM id that is believed: a UUID with its line break.
@@ -51,40 +53,28 @@ pub fn reported_for(root: &dyn RootView) -> Result<Option<String>, PlanFault> {
 /// Makes the plan that leaves the report of a boot on the root, and, after one that was reported
 /// ready, that `reported` was.
 pub fn notes(reported: Option<&str>, report: Vec<u8>) -> Plan {
-    let change = |path: &str, mode, action, purpose| Change {
-        path: String::from(path),
-        trusted: path.len(),
-        owner: super::draft::ROOT,
-        mode,
-        action,
-        purpose,
-    };
-    let mut changes = alloc::vec![
-        change(
-            DIRECTORY,
-            0o700,
-            Action::Directory,
-            String::from("state of preroot")
-        ),
-        change(
-            REPORT,
-            0o600,
-            Action::Write(Zeroizing::new(report)),
-            String::from("what happened on this boot"),
-        ),
-    ];
-    if let Some(vm_id) = reported {
-        changes.push(change(
-            REPORTED,
-            0o600,
-            Action::Write(line(vm_id)),
-            format!("VM {vm_id} was reported ready"),
-        ));
-    }
-    Plan {
-        changes,
+    let mut plan = Plan {
+        changes: Vec::new(),
         notes: Vec::new(),
+    };
+    plan.push(
+        &Place::system(DIRECTORY, 0o700),
+        Action::Directory,
+        format_args!("{STATE}"),
+    );
+    plan.push(
+        &Place::system(REPORT, 0o600),
+        Action::Write(Zeroizing::new(report)),
+        format_args!("what happened on this boot"),
+    );
+    if let Some(vm_id) = reported {
+        plan.push(
+            &Place::system(REPORTED, 0o600),
+            Action::Write(line(vm_id)),
+            format_args!("VM {vm_id} was reported ready"),
+        );
     }
+    plan
 }
 
 fn id_in(root: &dyn RootView, path: &'static str) -> Result<Option<String>, PlanFault> {
@@ -97,45 +87,44 @@ fn id_in(root: &dyn RootView, path: &'static str) -> Result<Option<String>, Plan
         .filter(|id| !id.is_empty()))
 }
 
-fn line(text: &str) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new(format!("{text}\n").into_bytes())
+fn line(text: &str) -> File {
+    content(format_args!("{text}\n"))
 }
 
 /// Adds our own directory.
-pub(super) fn directory(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
-    draft.directory(&Place::system(DIRECTORY, 0o700), "state of preroot")
+pub(super) fn directory(draft: &mut Draft<'_>) -> Outcome<()> {
+    draft.system_directory(DIRECTORY, 0o700, STATE)
 }
 
 /// Adds the markers for the agents in the root, and ours as the very last change.
-pub(super) fn add(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
+pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     let vm_id = draft.context.vm_id;
     if has_any(draft, &WAAGENT)? {
         waagent(draft)?;
     }
     if has_any(draft, &CLOUD_INIT)? {
-        draft.write(
-            &Place::system("/etc/cloud/cloud-init.disabled", 0o644),
-            Zeroizing::new(Vec::new()),
-            "keep cloud-init from provisioning again",
+        draft.write_system(
+            "/etc/cloud/cloud-init.disabled",
+            0o644,
+            File::default(),
+            format_args!("keep cloud-init from provisioning again"),
         )?;
     }
     if has_any(draft, &AZURE_INIT)? {
-        draft.directory(
-            &Place::system("/var/lib/azure-init", 0o700),
-            "state of azure-init",
-        )?;
-        draft.write(
-            &Place::system(&format!("/var/lib/azure-init/{vm_id}.provisioned"), 0o600),
-            Zeroizing::new(Vec::new()),
-            "keep azure-init from provisioning again",
+        draft.system_directory("/var/lib/azure-init", 0o700, "state of azure-init")?;
+        draft.write_system(
+            &text(format_args!("/var/lib/azure-init/{vm_id}.provisioned")),
+            0o600,
+            File::default(),
+            format_args!("keep azure-init from provisioning again"),
         )?;
     }
     directory(draft)?;
-    let purpose = format!("configured for VM {vm_id}");
-    draft.write(&Place::system(CONFIGURED, 0o600), line(vm_id), purpose)
+    let purpose = format_args!("configured for VM {vm_id}");
+    draft.write_system(CONFIGURED, 0o600, line(vm_id), purpose)
 }
 
-fn has_any(draft: &Draft<'_>, paths: &[&'static str]) -> Result<bool, PlanFault> {
+fn has_any(draft: &Draft<'_>, paths: &[&'static str]) -> Outcome<bool> {
     for path in paths {
         if draft.has(path)? {
             return Ok(true);
@@ -145,14 +134,10 @@ fn has_any(draft: &Draft<'_>, paths: &[&'static str]) -> Result<bool, PlanFault>
 }
 
 /// Leaves waagent what it would have left itself, so that it goes straight to its extensions.
-fn waagent(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
-    const KEEP: &str = "keep waagent from provisioning again";
+fn waagent(draft: &mut Draft<'_>) -> Outcome<()> {
     let identity = draft.identity;
-    draft.directory(
-        &Place::system("/var/lib/waagent", 0o700),
-        "state of waagent",
-    )?;
-    let host_name = identity.host_name.value;
+    draft.system_directory("/var/lib/waagent", 0o700, "state of waagent")?;
+    let host_name = identity.host_name.value.as_str();
     let user = identity
         .admin
         .as_ref()
@@ -164,7 +149,7 @@ fn waagent(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
     };
     let disable = !identity.password_authentication.value;
     let agent = identity.guest_agent;
-    let document = format!(
+    let document = content(format_args!(
         r#"<?xml version="1.0" encoding="utf-8"?>
 <Environment xmlns="http://schemas.dmtf.org/ovf/environment/1" xmlns:oe="http://schemas.dmtf.org/ovf/environment/1" xmlns:wa="http://schemas.microsoft.com/windowsazure" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
   <wa:ProvisioningSection>
@@ -185,26 +170,27 @@ fn waagent(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
   </wa:PlatformSettingsSection>
 </Environment>
 "#
-    );
-    let files: [(&str, Vec<u8>); 3] = [
-        ("/var/lib/waagent/ovf-env.xml", document.into_bytes()),
+    ));
+    for (path, content) in [
+        ("/var/lib/waagent/ovf-env.xml", document),
         (
             "/var/lib/waagent/published_hostname",
-            format!("{host_name}").into_bytes(),
+            content(format_args!("{host_name}")),
         ),
         (
             "/var/lib/waagent/provisioned",
-            String::from(draft.context.vm_id).into_bytes(),
+            content(format_args!("{}", draft.context.vm_id)),
         ),
-    ];
-    for (path, content) in files {
-        draft.write(&Place::system(path, 0o600), Zeroizing::new(content), KEEP)?;
+    ] {
+        let purpose = format_args!("keep waagent from provisioning again");
+        draft.write_system(path, 0o600, content, purpose)?;
     }
     if !agent {
-        draft.write(
-            &Place::system("/var/lib/waagent/disable_agent", 0o600),
-            Zeroizing::new(Vec::new()),
-            "the platform wants no guest agent",
+        draft.write_system(
+            "/var/lib/waagent/disable_agent",
+            0o600,
+            File::default(),
+            format_args!("the platform wants no guest agent"),
         )?;
     }
     Ok(())

@@ -5,7 +5,6 @@
 
 use alloc::string::String;
 
-use base64ct::{Base64ShaCrypt, Encoding};
 use sha_crypt::{Params, sha512_crypt};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -15,39 +14,40 @@ const ALPHABET: &[u8; 64] = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijkl
 /// Length of the whole: `$6$`, 16 letters of salt, `$`, 86 letters of hash.
 const LENGTH: usize = 106;
 
-/// Hashes a password with sixteen random bytes; nothing only when the libraries refuse.
-pub(super) fn hash(password: &[u8], random: [u8; 16]) -> Option<Zeroizing<String>> {
-    let salt = random.map(|byte| {
-        ALPHABET
-            .get(usize::from(byte & 63))
-            .copied()
-            .unwrap_or(b'.')
-    });
+/// Gives the letter for the lowest six bits.
+fn letter(bits: u32) -> u8 {
+    ALPHABET
+        .get((bits & 63) as usize)
+        .copied()
+        .unwrap_or_default()
+}
+
+/// Hashes a password with sixteen random bytes.
+pub(super) fn hash(password: &[u8], random: [u8; 16]) -> Zeroizing<String> {
+    let salt = random.map(|byte| letter(byte.into()));
     let mut digest = sha512_crypt(password, &salt, Params::RECOMMENDED);
 
-    // The format takes the bytes in an order of its own, three at a time, and the last one alone.
-    let mut ordered = Zeroizing::new([0_u8; 64]);
-    let orders = (0..21_usize).flat_map(|group| {
-        let first = group.wrapping_mul(22) % 63;
-        [
-            first.wrapping_add(42) % 63,
-            first.wrapping_add(21) % 63,
-            first,
-        ]
-    });
-    for (slot, index) in ordered.iter_mut().zip(orders.chain([63])) {
-        *slot = digest.get(index).copied().unwrap_or_default();
-    }
-    digest.zeroize();
-
-    let mut letters = Zeroizing::new([0_u8; 86]);
-    let encoded = Base64ShaCrypt::encode(&*ordered, &mut *letters).ok()?;
+    // Exactly one allocation: a growing string would leave unwiped copies behind.
     let mut line = Zeroizing::new(String::with_capacity(LENGTH));
     line.push_str("$6$");
-    line.push_str(core::str::from_utf8(&salt).ok()?);
+    line.extend(salt.map(char::from));
     line.push('$');
-    line.push_str(encoded);
-    Some(line)
+    let byte = |index: usize| u32::from(digest.get(index % 63).copied().unwrap_or_default());
+    // The format takes the bytes in an order of its own, three at a time, and the last one alone.
+    for first in (0..21_usize).map(|group| group.wrapping_mul(22)) {
+        let [high, middle, low] = [first, first.wrapping_add(21), first.wrapping_add(42)].map(byte);
+        let mut bits = high << 16 | middle << 8 | low;
+        for _ in 0..4 {
+            line.push(letter(bits).into());
+            bits >>= 6;
+        }
+    }
+    let [.., last] = digest;
+    for bits in [last, last >> 6] {
+        line.push(letter(bits.into()).into());
+    }
+    digest.zeroize();
+    line
 }
 
 #[cfg(test)]
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn hash_is_the_one_that_openssl_makes() {
-        let line = hash(b"Not-A-Real-1!pw&x", random(b"abcdefgh./012345")).unwrap();
+        let line = hash(b"Not-A-Real-1!pw&x", random(b"abcdefgh./012345"));
         assert_eq!(
             line.as_str(),
             "$6$abcdefgh./012345$ygAPYnQNuvWS49Zd5lAx0nsBtGMCMRVH58Af2ECuOIdN9MMHU.JNAtaPWDUppWUvRKn0aBUKi9eaODfqS0Nia/"
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn random_bytes_make_salt_letters() {
         for byte in [0, 63, 64, 200, 255] {
-            let line = hash(b"x", [byte; 16]).unwrap();
+            let line = hash(b"x", [byte; 16]);
             assert_eq!(line.len(), LENGTH);
             assert!(line[3..19].bytes().all(|letter| ALPHABET.contains(&letter)));
         }

@@ -3,15 +3,14 @@
 //! A user that the image has already is kept and completed: its id, shell and home stay. passwd comes last,
 //! so that a user who is in it has everything else. Follows `protocol.md` 6.2 and 6.3, useradd(8).
 
-use alloc::format;
+use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
 use zeroize::Zeroizing;
 
-use super::draft::{Draft, Place, ROOT};
-use super::{Kind, Note, PlanFault, Step, home, keys, password, sudo};
+use super::draft::{Draft, ROOT, text};
+use super::{Kind, Note, Outcome, PlanFault, Step, home, keys, password, sudo};
 use crate::wire::accounts::{self, File};
 use crate::wire::names::UserName;
 use crate::wire::ovf::Password;
@@ -31,8 +30,8 @@ const SHELLS: [&str; 4] = ["/bin/bash", "/usr/bin/bash", "/bin/ash", "/bin/sh"];
 const NOBODY: u32 = 65534;
 
 /// The administrator, as far as the other steps need to know it.
-pub(super) struct Account {
-    pub(super) name: UserName,
+pub(super) struct Account<'a> {
+    pub(super) name: &'a UserName,
     pub(super) owner: (u32, u32),
     pub(super) home: String,
     /// The name of the primary group is the user's own, and it may have to be added.
@@ -47,8 +46,12 @@ struct Customs {
 
 impl Customs {
     fn range(&self, min: &str, max: &str, standard: RangeInclusive<u32>) -> RangeInclusive<u32> {
-        let value = |key| accounts::login_defs_number(&self.login_defs, key);
-        value(min).unwrap_or(*standard.start())..=value(max).unwrap_or(*standard.end())
+        let (start, end) = standard.into_inner();
+        self.number(min).unwrap_or(start)..=self.number(max).unwrap_or(end)
+    }
+
+    fn number(&self, key: &str) -> Option<u32> {
+        accounts::login_defs_number(&self.login_defs, key)
     }
 
     fn uids(&self) -> RangeInclusive<u32> {
@@ -68,79 +71,72 @@ impl Customs {
 }
 
 /// Adds everything about the administrator, if there is one.
-pub(super) fn add(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
+pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     let steps = draft.context.steps;
-    let Some(name) = draft.identity.admin.as_ref().map(|admin| admin.value) else {
-        if draft.identity.has_credentials() {
+    let identity = draft.identity;
+    let Some(name) = identity.admin.as_ref().map(|admin| &admin.value) else {
+        if identity.has_credentials() {
             draft.note(Note::NoUser);
         }
         return Ok(());
     };
-    let read = |path| Ok::<_, PlanFault>(draft.read(path, accounts::FILE_MAX)?.unwrap_or_default());
     let customs = Customs {
-        login_defs: read("/etc/login.defs")?,
-        useradd: read("/etc/default/useradd")?,
+        login_defs: draft.read_or_empty("/etc/login.defs")?,
+        useradd: draft.read_or_empty("/etc/default/useradd")?,
     };
-    let passwd = draft
-        .read(PASSWD, accounts::FILE_MAX)?
-        .ok_or(PlanFault::NoAccounts)?;
+    let passwd = draft.read(PASSWD)?.ok_or(PlanFault::NoAccounts)?;
 
     let known = accounts::user(&passwd, name.as_str());
+    let new = known.is_none();
     let account = match known {
         Some(user) => {
             if user.uid < *customs.uids().start() || user.uid == NOBODY {
-                return Err(PlanFault::SystemUser(name, user.uid));
+                return Err(PlanFault::SystemUser(Box::new(*name), user.uid).into());
             }
             if !user.home.starts_with('/') {
-                return Err(PlanFault::Home);
+                return Err(PlanFault::Home.into());
             }
-            let home = String::from(user.home);
             Account {
                 name,
                 owner: (user.uid, user.gid),
-                home,
+                home: String::from(user.home),
                 own_group: false,
             }
         }
         None if accounts::find(&passwd, name.as_str()).is_some() => {
-            return Err(PlanFault::DamagedLine(PASSWD));
+            return Err(PlanFault::DamagedLine(PASSWD).into());
         }
         None if !steps.has(Step::User) => return Ok(()),
-        None => {
-            if !draft.identity.has_credentials() {
-                return Err(PlanFault::NoCredentials(name));
-            }
-            new_account(draft, &customs, &passwd, name)?
+        None if !identity.has_credentials() => {
+            return Err(PlanFault::NoCredentials(Box::new(*name)).into());
         }
+        None => new_account(draft, &customs, &passwd, name)?,
     };
 
-    for (position, refusal) in &draft.identity.keys.value.refused {
-        draft.note(Note::RefusedKey(*position, *refusal));
+    for (position, refusal) in &identity.keys.value.refused {
+        draft.note(Note::RefusedKey(*position, refusal.clone()));
     }
     if steps.has(Step::User) {
         groups(draft, &account)?;
-        if known.is_none() {
+        if new {
             subordinate_ids(draft, &customs, name)?;
         }
-        home::add(draft, &account, known.is_none(), home_mode(&customs))?;
+        home::add(draft, &account, new, home_mode(&customs))?;
     }
     if steps.has(Step::Keys) {
         keys::add(draft, &account)?;
     }
-    shadow(draft, &customs, &passwd, &account, known.is_none())?;
-    if steps.has(Step::User) && known.is_none() {
+    shadow(draft, &customs, &passwd, &account, new)?;
+    if steps.has(Step::User) && new {
         let shell = shell(draft, &customs)?;
-        let Account {
-            owner: (uid, gid),
-            home,
-            ..
-        } = &account;
-        let line = format!("{name}:x:{uid}:{gid}::{home}:{shell}");
-        let stat = draft.stat(PASSWD, PASSWD)?;
-        draft.write(
-            &Place::system(PASSWD, 0o644).like(stat),
+        let (uid, gid) = account.owner;
+        let home = &account.home;
+        let line = text(format_args!("{name}:x:{uid}:{gid}::{home}:{shell}"));
+        draft.rewrite(
+            PASSWD,
+            (ROOT, 0o644),
             accounts::append(&passwd, &line),
-            format!("add user {name}: uid {uid}, gid {gid}, home {home}, shell {shell}"),
+            format_args!("add user {name}: uid {uid}, gid {gid}, home {home}, shell {shell}"),
         )?;
     }
     if steps.has(Step::Sudo) {
@@ -150,18 +146,18 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Result<(), PlanFault> {
 }
 
 /// Chooses ids and home for a user that is not there yet.
-fn new_account(
+fn new_account<'a>(
     draft: &Draft<'_>,
     customs: &Customs,
     passwd: &[u8],
-    name: UserName,
-) -> Result<Account, PlanFault> {
-    let read = |path| Ok::<_, PlanFault>(draft.read(path, accounts::FILE_MAX)?.unwrap_or_default());
-    let group = read(GROUP)?;
+    name: &'a UserName,
+) -> Outcome<Account<'a>> {
+    let group = draft.read_or_empty(GROUP)?;
     // Where the system's own accounts are part of /usr, their ids are taken too.
-    let (usr_passwd, usr_group) = (read("/usr/lib/passwd")?, read("/usr/lib/group")?);
-    if let Some(uid) = accounts::user(&usr_passwd, name.as_str()).map(|user| user.uid) {
-        return Err(PlanFault::SystemUser(name, uid));
+    let usr_passwd = draft.read_or_empty("/usr/lib/passwd")?;
+    let usr_group = draft.read_or_empty("/usr/lib/group")?;
+    if let Some(user) = accounts::user(&usr_passwd, name.as_str()) {
+        return Err(PlanFault::SystemUser(Box::new(*name), user.uid).into());
     }
     let users: [&[u8]; 2] = [passwd, &usr_passwd];
     let groups: [&[u8]; 2] = [&group, &usr_group];
@@ -176,7 +172,7 @@ fn new_account(
             accounts::free_id(&users, customs.uids(), Some(gid)),
             Some(gid),
         ),
-        Some(gid) => return Err(PlanFault::SystemGroup(name, gid)),
+        Some(gid) => return Err(PlanFault::SystemGroup(Box::new(*name), gid).into()),
         None if own_group => {
             let uid = accounts::free_id(&all, customs.uids(), None)
                 .or_else(|| accounts::free_id(&users, customs.uids(), None));
@@ -198,78 +194,72 @@ fn new_account(
         .filter(|homes| homes.starts_with('/') && !homes.contains(':'))
         .unwrap_or("/home")
         .trim_end_matches('/');
+    let (Some(uid), Some(gid)) = (uid, gid) else {
+        return Err(PlanFault::NoFreeId.into());
+    };
     Ok(Account {
         name,
-        owner: (
-            uid.ok_or(PlanFault::NoFreeId)?,
-            gid.ok_or(PlanFault::NoFreeId)?,
-        ),
-        home: format!("{homes}/{name}"),
+        owner: (uid, gid),
+        home: text(format_args!("{homes}/{name}")),
         own_group,
     })
 }
 
 /// Adds the user's own group, and the user to the groups of administrators.
-fn groups(draft: &mut Draft<'_>, account: &Account) -> Result<(), PlanFault> {
+fn groups(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> {
     let name = account.name.as_str();
     let gid = account.owner.1;
     for (path, mode) in [(GROUP, 0o644), (GSHADOW, 0o640)] {
-        let Some(mut file) = draft.read(path, accounts::FILE_MAX)? else {
+        let Some(mut file) = draft.read(path)? else {
             continue;
         };
         let mut purpose = String::new();
         if account.own_group && accounts::find(&file, name).is_none() {
             let line = if path == GROUP {
-                format!("{name}:x:{gid}:")
+                text(format_args!("{name}:x:{gid}:"))
             } else {
-                format!("{name}:!::")
+                text(format_args!("{name}:!::"))
             };
             file = accounts::append(&file, &line);
-            purpose = format!("add group {name}");
+            purpose = text(format_args!("add group {name}"));
         }
         for group in GROUPS {
             if let Some(more) = accounts::add_member(&file, group, name) {
                 file = more;
                 let comma = if purpose.is_empty() { "" } else { ", " };
-                purpose = format!("{purpose}{comma}add {name} to {group}");
+                purpose = text(format_args!("{purpose}{comma}add {name} to {group}"));
             }
         }
         if !purpose.is_empty() {
-            let stat = draft.stat(path, path)?;
-            draft.write(&Place::system(path, mode).like(stat), file, purpose)?;
+            draft.rewrite(path, (ROOT, mode), file, format_args!("{purpose}"))?;
         }
     }
     Ok(())
 }
 
 /// Adds stretches of subordinate ids, which containers without root need, where the image uses them.
-fn subordinate_ids(
-    draft: &mut Draft<'_>,
-    customs: &Customs,
-    name: UserName,
-) -> Result<(), PlanFault> {
-    for (path, what) in [("/etc/subuid", "UID"), ("/etc/subgid", "GID")] {
-        let Some(file) = draft.read(path, accounts::FILE_MAX)? else {
+fn subordinate_ids(draft: &mut Draft<'_>, customs: &Customs, name: &UserName) -> Outcome<()> {
+    for (path, min, max, count) in [
+        ("/etc/subuid", "SUB_UID_MIN", "SUB_UID_MAX", "SUB_UID_COUNT"),
+        ("/etc/subgid", "SUB_GID_MIN", "SUB_GID_MAX", "SUB_GID_COUNT"),
+    ] {
+        let Some(file) = draft.read(path)? else {
             continue;
         };
         if accounts::find(&file, name.as_str()).is_some() {
             continue;
         }
-        let range = customs.range(
-            &format!("SUB_{what}_MIN"),
-            &format!("SUB_{what}_MAX"),
-            100_000..=600_100_000,
-        );
-        let count = accounts::login_defs_number(&customs.login_defs, &format!("SUB_{what}_COUNT"))
-            .unwrap_or(65_536);
+        let range = customs.range(min, max, 100_000..=600_100_000);
+        let count = customs.number(count).unwrap_or(65_536);
         let Some(first) = accounts::free_stretch(&file, range, count) else {
             continue;
         };
-        let stat = draft.stat(path, path)?;
-        draft.write(
-            &Place::system(path, 0o644).like(stat),
-            accounts::append(&file, &format!("{name}:{first}:{count}")),
-            format!("give {name} {count} subordinate ids"),
+        let line = text(format_args!("{name}:{first}:{count}"));
+        draft.rewrite(
+            path,
+            (ROOT, 0o644),
+            accounts::append(&file, &line),
+            format_args!("give {name} {count} subordinate ids"),
         )?;
     }
     Ok(())
@@ -280,15 +270,14 @@ fn shadow(
     draft: &mut Draft<'_>,
     customs: &Customs,
     passwd: &[u8],
-    account: &Account,
+    account: &Account<'_>,
     new: bool,
-) -> Result<(), PlanFault> {
+) -> Outcome<()> {
     let steps = draft.context.steps;
     let name = account.name.as_str();
     let hash = match &draft.identity.password {
         Password::Given(secret) if steps.has(Step::Password) => {
-            let hash = password::hash(secret.expose(), draft.context.salt);
-            Some(hash.ok_or(PlanFault::Hash)?)
+            Some(password::hash(secret.expose(), draft.context.salt))
         }
         Password::Redacted if steps.has(Step::Password) => {
             draft.note(Note::RedactedPassword);
@@ -299,26 +288,24 @@ fn shadow(
     // A password changed on day 0 counts as expired: say nothing rather than that.
     let today = match draft.context.today_days {
         0 => String::new(),
-        days => format!("{days}"),
+        days => text(format_args!("{days}")),
     };
-    let old = draft.read(SHADOW, accounts::FILE_MAX)?;
-    let stat = draft.stat(SHADOW, SHADOW)?;
-    let place = Place {
-        owner: shadow_owner(draft)?,
-        ..Place::system(SHADOW, 0o640)
-    }
-    .like(stat);
-    let file = old.unwrap_or_default();
+    let file = draft.read_or_empty(SHADOW)?;
+    let owner = shadow_owner(draft)?;
 
-    let (file, purpose) = match (accounts::find(&file, name), hash) {
-        (None, hash) => {
-            // A user of the image without a line here may have its hash in passwd: that stays.
-            if !new && hash.is_none() && !(steps.has(Step::User) && points_here(passwd, name)) {
-                return Ok(());
-            }
+    let known = accounts::find(&file, name).is_some();
+    let (file, verb) = match hash {
+        Some(hash) if known => {
+            let file = accounts::replace(&file, name, accounts::HASH, hash.as_bytes());
+            (accounts::replace(&file, name, 2, today.as_bytes()), "set")
+        }
+        None if known => return Ok(()),
+        // A user of the image without a line here may have its hash in passwd: that stays.
+        None if !new && !(steps.has(Step::User) && points_here(passwd, name)) => return Ok(()),
+        hash => {
             let mut line = Zeroizing::new(String::with_capacity(256));
             // `*` and not `!`: an sshd without PAM refuses keys, too, where it sees `!`.
-            let secret = hash.as_ref().map_or("*", |hash| hash.as_str());
+            let (secret, verb) = hash.as_ref().map_or(("*", "lock"), |hash| (hash, "set"));
             for part in [
                 name,
                 secret,
@@ -331,27 +318,18 @@ fn shadow(
                 line.push(':');
             }
             line.push_str("::");
-            let verb = if hash.is_some() { "set" } else { "lock" };
-            (
-                accounts::append(&file, &line),
-                format!("{verb} the password of {name}"),
-            )
+            (accounts::append(&file, &line), verb)
         }
-        (Some(_), Some(hash)) => {
-            let file = accounts::replace(&file, name, accounts::HASH, hash.as_bytes());
-            let file = accounts::replace(&file, name, 2, today.as_bytes());
-            (file, format!("set the password of {name}"))
-        }
-        (Some(_), None) => return Ok(()),
     };
-    draft.write(&place, file, purpose)?;
+    let purpose = format_args!("{verb} the password of {name}");
+    draft.rewrite(SHADOW, (owner, 0o640), file, purpose)?;
 
     if !new && !points_here(passwd, name) {
-        let stat = draft.stat(PASSWD, PASSWD)?;
-        draft.write(
-            &Place::system(PASSWD, 0o644).like(stat),
+        draft.rewrite(
+            PASSWD,
+            (ROOT, 0o644),
             accounts::replace(passwd, name, accounts::HASH, b"x"),
-            format!("point {name} to {SHADOW}"),
+            format_args!("point {name} to {SHADOW}"),
         )?;
     }
     Ok(())
@@ -364,25 +342,24 @@ fn points_here(passwd: &[u8], name: &str) -> bool {
 }
 
 /// Owner of a new shadow file: its own group where the distribution has one.
-fn shadow_owner(draft: &Draft<'_>) -> Result<(u32, u32), PlanFault> {
-    let group = draft.read(GROUP, accounts::FILE_MAX)?.unwrap_or_default();
+fn shadow_owner(draft: &Draft<'_>) -> Outcome<(u32, u32)> {
+    let group = draft.read_or_empty(GROUP)?;
     Ok((ROOT.0, accounts::group(&group, "shadow").unwrap_or(ROOT.1)))
 }
 
 fn home_mode(customs: &Customs) -> u32 {
-    let value = |key| accounts::login_defs_number(&customs.login_defs, key);
-    value("HOME_MODE")
-        .or_else(|| value("UMASK").map(|mask| 0o777 & !mask))
+    customs
+        .number("HOME_MODE")
+        .or_else(|| customs.number("UMASK").map(|mask| !mask))
         .unwrap_or(0o700)
         & 0o777
 }
 
 /// Finds a shell that is in the root.
-fn shell<'a>(draft: &Draft<'_>, customs: &'a Customs) -> Result<&'a str, PlanFault> {
+fn shell<'a>(draft: &Draft<'_>, customs: &'a Customs) -> Outcome<&'a str> {
     let own = accounts::assignment(&customs.useradd, "SHELL")
         .filter(|shell| shell.starts_with('/') && !shell.contains(':') && *shell != "/bin/sh");
-    let candidates: Vec<&str> = own.into_iter().chain(SHELLS).collect();
-    for shell in candidates {
+    for shell in own.into_iter().chain(SHELLS) {
         if let Some(stat) = draft.stat(shell, "a shell")?
             && stat.kind == Kind::File
             && stat.mode & 0o111 != 0
