@@ -305,6 +305,15 @@ pub struct Tool {
 }
 
 impl Tool {
+    /// Takes a program of an unpacked tree.
+    #[cfg(test)]
+    pub(crate) fn private(program: PathBuf, tree: &Path) -> Self {
+        Self {
+            program,
+            tree: Some(tree.to_owned()),
+        }
+    }
+
     /// Gives the program's file.
     pub fn program(&self) -> &Path {
         &self.program

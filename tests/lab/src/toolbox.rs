@@ -48,13 +48,28 @@ pub fn fill(lab: &Lab, programs: &[&str]) -> Result<PathBuf, Fault> {
 }
 
 /// Writes the script that runs a program with the environment that it needs.
+///
+/// The program may start others of this directory, as `unshare` does: what `PATH` is then stays, only
+/// the program's own directories come first.
 fn script(tool: &Tool) -> String {
     let command = tool.command();
+    let ours = std::env::var_os("PATH").unwrap_or_default();
+    let ours = ours.to_string_lossy();
     let mut text = "#!/bin/sh\n".to_owned();
     for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            let _ = writeln!(text, "export {}={}", name.display(), quoted(value));
-        }
+        let Some(value) = value else { continue };
+        let value = value.to_string_lossy();
+        let _ = match value.strip_suffix(&*ours) {
+            Some(first) if name == "PATH" => {
+                writeln!(text, "export PATH={}\"$PATH\"", quoted(first.as_ref()))
+            }
+            _ => writeln!(
+                text,
+                "export {}={}",
+                name.display(),
+                quoted(value.as_ref().as_ref())
+            ),
+        };
     }
     let _ = writeln!(text, "exec {} \"$@\"", quoted(command.get_program()));
     text
@@ -90,6 +105,23 @@ mod tests {
         let said = progress::run(Command::new("sh").arg(&path).args(["--version"])).unwrap();
         assert!(said.starts_with("gzip"), "{said}");
         fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn private_program_keeps_the_path_of_who_runs_it() {
+        let tree = std::env::temp_dir().join(format!("lab-tree-{}", std::process::id()));
+        let program = tree.join("usr/bin/show");
+        create_directory(&tree.join("usr/bin")).unwrap();
+        fs::write(&program, "#!/bin/sh\necho \"$PATH\"\n").unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        let path = tree.join("script");
+        fs::write(&path, script(&Tool::private(program, &tree))).unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.arg(&path).env("PATH", "/of/the/caller");
+        let said = progress::run(&mut command).unwrap();
+        assert!(said.starts_with(&*tree.to_string_lossy()), "{said}");
+        assert!(said.trim_end().ends_with(":/of/the/caller"), "{said}");
+        remove_directory(&tree).unwrap();
     }
 
     #[test]
