@@ -57,7 +57,7 @@ pub(super) fn run() -> Exit {
         log: LogTo::Kmsg,
         ..Options::default()
     };
-    options.take_kernel_arguments(&line, |name, fault| {
+    options.take_kernel_arguments(&line, &mut |name, fault| {
         log.line(
             Level::Warning,
             format_args!("kernel argument preroot.{name} ignored: {fault}"),

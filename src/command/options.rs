@@ -162,13 +162,14 @@ impl Options {
             let (name, value) = match name.split_once('=') {
                 Some((name, value)) => (name, value),
                 None if SWITCHES.contains(&name) => (name, "yes"),
-                None => {
-                    self.knows(name).map_err(|fault| (argument, fault))?;
-                    let value = arguments.next().ok_or((argument, OptionFault::NoValue))?;
-                    let value = core::str::from_utf8(value)
-                        .map_err(|_| (argument, OptionFault::BadValue("UTF-8")))?;
-                    (name, value)
-                }
+                None => match arguments.next().map(core::str::from_utf8) {
+                    Some(Ok(value)) => (name, value),
+                    Some(Err(_)) => return Err((argument, OptionFault::BadValue("UTF-8"))),
+                    None if self.set(name, "") == Err(OptionFault::Unknown) => {
+                        return Err((argument, OptionFault::Unknown));
+                    }
+                    None => return Err((argument, OptionFault::NoValue)),
+                },
             };
             self.set(name, value).map_err(|fault| (argument, fault))?;
         }
@@ -180,7 +181,7 @@ impl Options {
     pub(super) fn take_kernel_arguments(
         &mut self,
         line: &CommandLine<'_>,
-        mut complain: impl FnMut(&str, OptionFault),
+        complain: &mut dyn FnMut(&str, OptionFault),
     ) {
         for argument in line.arguments() {
             let Some(name) = argument.name.strip_prefix("preroot.") else {
@@ -199,14 +200,6 @@ impl Options {
             if let Err(fault) = self.set(&normal, value) {
                 complain(name, fault);
             }
-        }
-    }
-
-    /// Tells whether there is an option of this name.
-    fn knows(&self, name: &str) -> Result<(), OptionFault> {
-        match self.clone().set(name, "") {
-            Err(OptionFault::Unknown) => Err(OptionFault::Unknown),
-            _ => Ok(()),
         }
     }
 
@@ -369,7 +362,7 @@ mod tests {
               preroot.dry-run preroot.ready=soon",
         );
         let mut complaints = std::vec::Vec::new();
-        options.take_kernel_arguments(&line, |name, fault| {
+        options.take_kernel_arguments(&line, &mut |name, fault| {
             complaints.push((std::string::String::from(name), fault));
         });
         assert_eq!(options.nic.as_deref(), Some("eth7"));

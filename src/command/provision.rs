@@ -26,17 +26,19 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit
         return Exit::Done;
     }
     // Faults are named once the log is known, which the line itself may choose.
-    options.take_kernel_arguments(&line, |_, _| {});
+    options.take_kernel_arguments(&line, &mut |_, _| {});
     if options.platform == Platform::Auto && !dmi::is_azure() {
         return Exit::NotHere;
     }
     let log = console::open(options.log);
-    options.clone().take_kernel_arguments(&line, |name, fault| {
-        log.line(
-            Level::Warning,
-            format_args!("kernel argument preroot.{name} ignored: {fault}"),
-        );
-    });
+    options
+        .clone()
+        .take_kernel_arguments(&line, &mut |name, fault| {
+            log.line(
+                Level::Warning,
+                format_args!("kernel argument preroot.{name} ignored: {fault}"),
+            );
+        });
     match Supervised::start(&options, start) {
         Ok(mut worker) => {
             let exit = worker.wait(&log);
