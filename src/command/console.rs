@@ -1,9 +1,8 @@
 //! What the person at the console is told: a line a phase, and a line when something takes long.
 
+use alloc::string::String;
 use core::fmt;
 use core::time::Duration;
-
-use heapless::String;
 
 use super::options::LogTo;
 use crate::linux::log::{Level, Log};
@@ -27,7 +26,7 @@ pub(super) fn open(log: LogTo) -> Log {
 /// Notices when the same thing is awaited for long.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
-    awaited: String<96>,
+    awaited: String,
     since: Duration,
     next: Duration,
 }
@@ -42,7 +41,7 @@ impl Patience {
         what: fmt::Arguments<'_>,
         until: Duration,
     ) {
-        let what: String<96> = crate::wire::report::clip_format(what);
+        let what = alloc::fmt::format(what);
         if what != self.awaited {
             *self = Patience {
                 awaited: what,

@@ -3,12 +3,12 @@
 //! Its own, because a drive may take long or hang, and the network must not wait for it; and because
 //! what it parses comes from outside.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
 use embedded_io::{Read, Seek};
-use heapless::String;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd};
 
@@ -24,7 +24,6 @@ use crate::linux::uevent::Uevents;
 use crate::linux::{clock, files, mount, poll};
 use crate::wire::cmdline::CommandLine;
 use crate::wire::disc::{Disc, DiscFault, Kind};
-use crate::wire::report::clip_format;
 
 /// The provisioning document's place on the disc.
 const DOCUMENT: &str = "ovf-env.xml";
@@ -41,14 +40,14 @@ const AGAIN: Duration = Duration::from_millis(250);
 const MOUNT_POINT: &str = "/run/preroot/disc";
 
 /// A reason, for people.
-pub(super) type Reason = String<160>;
+pub(super) type Reason = String;
 
 /// What became of the search.
 pub(super) enum News {
     /// The document was read.
     Found {
         /// Which device, in which format.
-        source: String<64>,
+        source: String,
         /// The document.
         document: Vec<u8>,
     },
@@ -63,7 +62,7 @@ pub(super) enum News {
 /// The reader, seen from the process that started it.
 pub(super) struct Reader {
     channel: Channel,
-    source: String<64>,
+    source: String,
     document: Vec<u8>,
     until: Duration,
     over: bool,
@@ -104,7 +103,7 @@ impl Reader {
             let (kind, content) = message.split_first().unwrap_or((&0, &[]));
             let text = core::str::from_utf8(content).unwrap_or("");
             match kind {
-                b'S' => self.source = clip_format(format_args!("{text}")),
+                b'S' => self.source = String::from(text),
                 b'D' if self.document.len().saturating_add(content.len()) <= MAX_DOCUMENT => {
                     self.document.extend_from_slice(content);
                 }
@@ -149,7 +148,7 @@ impl AsFd for Reader {
 }
 
 fn reason(text: fmt::Arguments<'_>) -> Reason {
-    clip_format(text)
+    alloc::fmt::format(text)
 }
 
 /// The reader, from inside.
@@ -201,10 +200,9 @@ fn wait_for_eject(channel: &Channel, drive: Option<Drive>) {
 }
 
 fn send(channel: &Channel, kind: u8, content: &[u8]) {
-    let mut message: heapless::Vec<u8, MAX_MESSAGE> = heapless::Vec::new();
-    // Both fit: a chunk is one byte shorter than a message.
-    let _ = message.push(kind);
-    let _ = message.extend_from_slice(content);
+    let mut message = Vec::with_capacity(content.len().saturating_add(1));
+    message.push(kind);
+    message.extend_from_slice(content);
     channel.send(&message);
 }
 
@@ -218,7 +216,7 @@ fn send_text(channel: &Channel, kind: u8, text: &str) {
 )]
 enum Search {
     Found {
-        source: String<64>,
+        source: String,
         document: Vec<u8>,
         drive: Option<Drive>,
     },
@@ -232,7 +230,7 @@ fn search(channel: &Channel, options: &Options) -> Search {
     if let Some(media) = &options.media {
         return match read(media, options.disc_reader) {
             Ok(Some((kind, document))) => Search::Found {
-                source: clip_format(format_args!("{media} ({kind})")),
+                source: reason(format_args!("{media} ({kind})")),
                 document,
                 drive: None,
             },
@@ -265,7 +263,7 @@ fn search(channel: &Channel, options: &Options) -> Search {
                     match read(drive.path(), options.disc_reader) {
                         Ok(Some((kind, document))) => {
                             return Search::Found {
-                                source: clip_format(format_args!("{} ({kind})", drive.name())),
+                                source: reason(format_args!("{} ({kind})", drive.name())),
                                 document,
                                 drive: Some(drive),
                             };

@@ -64,7 +64,7 @@ pub(super) fn run() -> Exit {
         );
     });
     // The root is where this command mounts it, and as long in coming as this command waits.
-    options.root = ROOT.try_into().ok();
+    options.root = Some(ROOT.into());
     options.wait_root = Some(options.timeout);
 
     let wanted = line.value("preroot") != Some("off")

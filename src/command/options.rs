@@ -3,17 +3,21 @@
 //! The kernel's command line has the last word: it is what a person can still change when the
 //! machine does not come up.
 
+use alloc::string::String;
 use core::fmt;
 use core::time::Duration;
-
-use heapless::String;
 
 use crate::engine::plan::Steps;
 use crate::wire::cmdline::CommandLine;
 use crate::wire::vmid::VmId;
 
 /// A path or name given by a person.
-pub(super) type Text = String<256>;
+pub(super) type Text = String;
+
+/// The longest path that is taken.
+const MAX_PATH: usize = 255;
+/// The longest name of an interface (`IFNAMSIZ` with its NUL).
+const MAX_NAME: usize = 15;
 
 /// What a person may ask for.
 #[derive(Debug, Clone)]
@@ -25,7 +29,7 @@ pub(super) struct Options {
     /// Whether the firmware is asked which platform this is.
     pub(super) platform: Platform,
     /// The one interface to use.
-    pub(super) nic: Option<String<16>>,
+    pub(super) nic: Option<String>,
     /// The device or image file that holds the provisioning disc.
     pub(super) media: Option<Text>,
     /// Who reads the disc.
@@ -187,11 +191,8 @@ impl Options {
             let Some(name) = argument.name.strip_prefix("preroot.") else {
                 continue;
             };
-            let mut normal: String<32> = String::new();
-            for c in name.chars() {
-                // Too long to be one of ours: it stays cut, and unknown.
-                let _ = normal.push(if c == '_' { '-' } else { c });
-            }
+            let dash = |c| if c == '_' { '-' } else { c };
+            let normal: String = name.chars().map(dash).collect();
             let value = match argument.value {
                 Some(value) => value,
                 None if SWITCHES.contains(&normal.as_str()) => "yes",
@@ -205,7 +206,7 @@ impl Options {
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), OptionFault> {
         match name {
-            "root" => self.root = Some(text(value, "a directory")?),
+            "root" => self.root = Some(text(value, MAX_PATH, "a directory, of 255 bytes at most")?),
             "wait-root" => self.wait_root = Some(seconds(value)?),
             "platform" => {
                 self.platform = one_of(
@@ -217,10 +218,17 @@ impl Options {
             "nic" => {
                 self.nic = Some(text(
                     value,
+                    MAX_NAME,
                     "the name of an interface, 15 characters at most",
                 )?);
             }
-            "media" => self.media = Some(text(value, "a device or a file")?),
+            "media" => {
+                self.media = Some(text(
+                    value,
+                    MAX_PATH,
+                    "a device or a file, of 255 bytes at most",
+                )?);
+            }
             "disc-reader" => {
                 self.disc_reader = one_of(
                     value,
@@ -283,11 +291,15 @@ impl Options {
     }
 }
 
-fn text<const N: usize>(value: &str, wanted: &'static str) -> Result<String<N>, OptionFault> {
+/// Takes a text of at most `longest` bytes.
+fn text(value: &str, longest: usize, wanted: &'static str) -> Result<Text, OptionFault> {
     if value.is_empty() {
         return Err(OptionFault::NoValue);
     }
-    String::try_from(value).map_err(|_| OptionFault::BadValue(wanted))
+    if value.len() > longest {
+        return Err(OptionFault::BadValue(wanted));
+    }
+    Ok(Text::from(value))
 }
 
 fn seconds(value: &str) -> Result<Duration, OptionFault> {

@@ -88,7 +88,7 @@ impl Rooted {
         // Room for two, and there are no more than two.
         match &options.root {
             Some(root) => {
-                let _ = places.push(root.to_string());
+                let _ = places.push(root.clone());
             }
             None => places.extend(USUAL.map(String::from)),
         }

@@ -3,7 +3,8 @@
 use core::fmt;
 use core::time::Duration;
 
-use heapless::{String, Vec};
+use alloc::string::String;
+use heapless::Vec;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
@@ -30,7 +31,7 @@ const SYNTHETIC: &str = "hv_netvsc";
 
 /// The way to the platform.
 pub(super) struct Uplink {
-    nic: Option<String<16>>,
+    nic: Option<String>,
     links: Option<Links>,
     /// The interfaces that we set up, and shall set down again.
     raised: Vec<(u32, [u8; 6]), MAX_NICS>,
@@ -133,7 +134,7 @@ impl Uplink {
                 "goalstate",
                 self.leased.saturating_sub(start),
                 at.saturating_sub(start),
-                format_args!("{}", report_wireserver(report)),
+                format_args!("{}", wireserver.address()),
             );
         }
         if health.is_some() && self.asked == self.started {
@@ -271,7 +272,7 @@ impl Uplink {
 
     fn is_candidate(&self, state: &LinkState) -> bool {
         match &self.nic {
-            Some(name) => state.name == *name,
+            Some(name) => state.name.as_str() == name,
             None => {
                 state.ethernet
                     && link::driver(&state.name).is_some_and(|driver| driver == SYNTHETIC)
@@ -359,10 +360,6 @@ impl Uplink {
         };
         self.wireserver = Some(Wireserver::new(endpoint, random(), response));
     }
-}
-
-fn report_wireserver(report: &Report) -> String<16> {
-    report.wireserver.clone()
 }
 
 fn random() -> Random {

@@ -1,10 +1,10 @@
 //! What a supervisor and its worker say to each other.
 
+use alloc::string::{String, ToString as _};
 use core::fmt;
 use core::time::Duration;
 
 use super::Exit;
-use crate::wire::report::clip_format;
 use crate::wire::timestamp::micros;
 
 /// A message of the supervisor's.
@@ -25,13 +25,10 @@ pub(super) enum Order<'a> {
     NoRoot(&'a str),
 }
 
-/// The longest order.
-type Text = heapless::String<512>;
-
 impl<'a> Order<'a> {
-    /// Writes an order as a message; what is too long is cut.
-    pub(super) fn to_message(&self) -> Text {
-        clip_format(format_args!("{self}"))
+    /// Writes an order as a message.
+    pub(super) fn to_message(&self) -> String {
+        self.to_string()
     }
 
     /// Reads a message.

@@ -71,6 +71,8 @@ struct Worker<'a> {
     rooted: Rooted,
     disc: Disc,
     identity: Option<Identity>,
+    /// The host name, once it is known.
+    host_name: String,
     applied: bool,
     verdict: Verdict,
     /// The description of a failure, as the platform wants it.
@@ -110,6 +112,7 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
         rooted: Rooted::new(options, start),
         disc: Disc::Over,
         identity: None,
+        host_name: String::new(),
         applied: false,
         verdict: Verdict::Open,
         description: String::new(),
@@ -353,7 +356,8 @@ impl Worker<'_> {
         match Identity::from_disc(provisioning) {
             Ok(identity) => {
                 self.report.identity = clip("disc");
-                self.report.host_name = clip(identity.host_name.value.as_str());
+                self.host_name = String::from(identity.host_name.value.as_str());
+                self.report.host_name = clip(&self.host_name);
                 if let Some(admin) = &identity.admin {
                     self.report.user = clip(admin.value.as_str());
                 }

@@ -5,6 +5,7 @@
 //! decides what comes next as `protocol` 3.9 recommends; the caller's budget decides when to stop.
 
 use core::fmt;
+use core::net::Ipv4Addr;
 use core::time::Duration;
 
 use super::backoff::{Backoff, Random};
@@ -169,6 +170,11 @@ impl<'b> Wireserver<'b> {
             unanswered: 0,
             outcome: None,
         }
+    }
+
+    /// Returns the server's address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.endpoint.address
     }
 
     /// Returns the last fault, and how many there were.

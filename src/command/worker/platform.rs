@@ -93,11 +93,10 @@ impl Worker<'_> {
             },
             Verdict::Open | Verdict::Ready(_) => Health::Ready,
         });
-        let host_name = Some(self.report.host_name.as_str()).filter(|name| !name.is_empty());
-        let host_name: Option<heapless::String<64>> = host_name.map(clip);
+        let host_name = Some(self.host_name.as_str()).filter(|name| !name.is_empty());
         self.uplink.poll(
             now,
-            host_name.as_deref(),
+            host_name,
             health,
             &self.log,
             &mut self.report,
