@@ -3,10 +3,11 @@
 //! Made from the provisioning disc; each datum remembers its source, so that IMDS, which wins where
 //! both speak (`protocol.md` 4.5), can be laid over it. Nothing here knows the installed system.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::wire::names::{HostName, NameFault, UserName};
+use crate::wire::names::{HostName, NameFault, UserName, shown};
 use crate::wire::ovf::{CustomData, ListedKey, Password, Preprovisioned, Provisioning};
 use crate::wire::sshkey::{KeyFault, PublicKey, push_unique};
 
@@ -53,7 +54,7 @@ impl<T> Sourced<T> {
 }
 
 /// Says why a listed key will not be installed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// It is not a key that sshd would take.
     Key(KeyFault),
@@ -80,6 +81,8 @@ pub struct Keys {
 
 impl Keys {
     /// Cleans a list of keys, keeps the good ones and remembers the rest.
+    // Out of line, as others here: in its one caller it makes every access to a large frame longer.
+    #[inline(never)]
     pub fn collect<'a>(list: impl Iterator<Item = &'a ListedKey>) -> Self {
         let mut keys = Self {
             accepted: Vec::new(),
@@ -128,39 +131,28 @@ pub struct Identity {
 #[derive(Clone, PartialEq, Eq)]
 pub enum IdentityFault {
     /// The host name is not one.
-    HostName(Shown, NameFault),
+    HostName(Box<str>, NameFault),
     /// The administrator's name is not one.
-    UserName(Shown, NameFault),
+    UserName(Box<str>, NameFault),
     /// The password is longer than what is safe to set.
     PasswordLength(usize),
     /// The password has a character that no one can type or no file can hold.
     PasswordCharacter,
 }
 
-/// The start of something refused, fit for a log line.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Shown(heapless::String<SHOWN>);
-
-impl Shown {
-    fn new(text: &str) -> Self {
-        let mut shown = heapless::String::new();
-        for c in text.chars().map(|c| if c.is_control() { '?' } else { c }) {
-            if shown.push(c).is_err() {
-                break;
-            }
-        }
-        Self(shown)
-    }
+/// Shows the start of a refused name, fit for a log line.
+fn shown_name(name: &str) -> Box<str> {
+    shown(name, SHOWN, |c| !c.is_control())
 }
 
 impl fmt::Display for IdentityFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::HostName(shown, fault) => {
-                write!(f, "unsupported host name '{}': {fault}", shown.0)
+                write!(f, "unsupported host name '{shown}': {fault}")
             }
             Self::UserName(shown, fault) => {
-                write!(f, "unsupported user name '{}': {fault}", shown.0)
+                write!(f, "unsupported user name '{shown}': {fault}")
             }
             Self::PasswordLength(length) => {
                 write!(f, "unsupported password length={length} max={PASSWORD_MAX}")
@@ -178,25 +170,29 @@ impl fmt::Debug for IdentityFault {
 
 impl Identity {
     /// Checks what the disc says.
+    #[inline(never)]
     pub fn from_disc(disc: Provisioning) -> Result<Self, IdentityFault> {
-        let host_name = HostName::new(&disc.host_name)
-            .map_err(|fault| IdentityFault::HostName(Shown::new(&disc.host_name), fault))?;
-        let admin = match &disc.user_name {
+        let host_name = match HostName::new(&disc.host_name) {
+            Ok(name) => name,
+            Err(fault) => return Err(IdentityFault::HostName(shown_name(&disc.host_name), fault)),
+        };
+        let admin = match disc
+            .user_name
+            .as_deref()
+            .map(|name| (name, UserName::new(name)))
+        {
             None => None,
-            Some(name) => Some(
-                UserName::new(name)
-                    .map_err(|fault| IdentityFault::UserName(Shown::new(name), fault))?,
-            ),
+            Some((_, Ok(name))) => Some(name),
+            Some((name, Err(fault))) => {
+                return Err(IdentityFault::UserName(shown_name(name), fault));
+            }
         };
         if let Password::Given(secret) = &disc.password {
             if secret.len() > PASSWORD_MAX {
                 return Err(IdentityFault::PasswordLength(secret.len()));
             }
-            if secret
-                .expose()
-                .iter()
-                .any(|byte| matches!(byte, 0 | b'\n' | b'\r'))
-            {
+            let is_bad = |byte: &u8| matches!(byte, 0 | b'\n' | b'\r');
+            if secret.expose().iter().any(is_bad) {
                 return Err(IdentityFault::PasswordCharacter);
             }
         }

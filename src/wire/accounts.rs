@@ -241,7 +241,7 @@ pub struct Lines<'a>(&'a [u8]);
 impl<'a> Iterator for Lines<'a> {
     type Item = &'a [u8];
 
-    // Inlined, it would be in twenty places.
+    // Out of line, as for the words: it would be in twenty places.
     #[inline(never)]
     fn next(&mut self) -> Option<&'a [u8]> {
         if self.0.is_empty() {

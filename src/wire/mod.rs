@@ -16,6 +16,7 @@
 )]
 
 pub mod accounts;
+pub mod base64;
 pub mod cmdline;
 pub mod dhcp;
 pub mod disc;

@@ -3,6 +3,8 @@
 //! Not a lookup: whether a user exists is the plan's question. Host names follow RFC 1123 and the
 //! kernel's limit, user names what Azure allows an administrator and the account files can hold.
 
+use alloc::boxed::Box;
+use alloc::string::String;
 use core::fmt;
 
 /// Longest host name that `sethostname` takes.
@@ -112,6 +114,28 @@ impl<const N: usize> Short<N> {
     }
 }
 
+/// Copies the start of a text, with what a terminal could misread replaced.
+pub(crate) fn shown(text: &str, max: usize, is_fit: fn(char) -> bool) -> Box<str> {
+    let mut shown = String::new();
+    for c in text.chars().map(|c| if is_fit(c) { c } else { '?' }) {
+        if shown.len().saturating_add(c.len_utf8()) > max {
+            break;
+        }
+        shown.push(c);
+    }
+    shown.into()
+}
+
+/// Refuses what is neither a letter nor a digit nor one of `others`.
+fn only(text: &str, others: &[char]) -> Result<(), NameFault> {
+    for c in text.chars() {
+        if !c.is_ascii_alphanumeric() && !others.contains(&c) {
+            return Err(NameFault::Character(c));
+        }
+    }
+    Ok(())
+}
+
 /// A host name that the kernel, DHCP and DNS take as it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HostName(Short<HOST_NAME_MAX>);
@@ -123,10 +147,7 @@ impl HostName {
         if text.is_empty() {
             return Err(NameFault::Empty);
         }
-        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-        if let Some(c) = text.chars().find(|c| !allowed(*c)) {
-            return Err(NameFault::Character(c));
-        }
+        only(text, &['-', '.'])?;
         for label in text.split('.') {
             if label.is_empty() || label.len() > LABEL_MAX {
                 return Err(NameFault::Label);
@@ -157,10 +178,7 @@ impl UserName {
         let Some(first) = text.chars().next() else {
             return Err(NameFault::Empty);
         };
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-        if let Some(c) = text.chars().find(|c| !allowed(*c)) {
-            return Err(NameFault::Character(c));
-        }
+        only(text, &['_', '-', '.'])?;
         if !(first.is_ascii_alphabetic() || first == '_') {
             return Err(NameFault::Edge(first));
         }

@@ -5,14 +5,15 @@
 //! copy to copy. Follows `protocol.md` 5.5; what it says of a bad document is cloud-init's wording, which
 //! support tooling knows.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use base64ct::{Base64, Encoding};
 use roxmltree::{Document, Node, ParsingOptions};
 use zeroize::Zeroizing;
 
+use super::base64;
 use super::secret::Secret;
 
 /// Largest document; custom and user data at their limit make 180 KiB.
@@ -164,11 +165,7 @@ pub struct CustomData {
 impl CustomData {
     /// Decodes it, or gives nothing when it is not base64.
     pub fn decode(&self) -> Option<Secret> {
-        let text = self.text.expose();
-        let mut bytes = Zeroizing::new(alloc::vec![0; text.len().div_ceil(4).checked_mul(3)?]);
-        let length = Base64::decode(text, &mut bytes).ok()?.len();
-        bytes.truncate(length);
-        Some(Secret::new(bytes))
+        base64::decode(self.text.expose()).map(Secret::new)
     }
 }
 
@@ -195,6 +192,8 @@ pub struct Provisioning {
 }
 
 /// Reads a document; bytes around the markup (byte order mark, NULs) are ignored.
+// Out of line, as others here: in its one caller it makes every access to a large frame longer.
+#[inline(never)]
 pub fn parse(document: &[u8]) -> Result<Provisioning, OvfFault> {
     if document.len() > DOCUMENT_MAX {
         return Err(OvfFault::TooLarge);
@@ -209,24 +208,31 @@ pub fn parse(document: &[u8]) -> Result<Provisioning, OvfFault> {
         ..ParsingOptions::default()
     };
     let tree = Document::parse_with_options(text, options)?;
-    let root = tree.root_element();
+    provisioning(tree.root_element()).map_err(|fault| *fault)
+}
 
+/// What reading a part of the document gives; the fault is boxed because it is rare, and every step
+/// hands it on.
+type Outcome<T> = Result<T, Box<OvfFault>>;
+
+#[inline(never)]
+fn provisioning(root: Node<'_, '_>) -> Outcome<Provisioning> {
     let section = required(root, "ProvisioningSection")?;
     let linux = required(section, "LinuxProvisioningConfigurationSet")?;
     let section = required(root, "PlatformSettingsSection")?;
     let platform = required(section, "PlatformSettings")?;
 
     Ok(Provisioning {
-        host_name: word(linux, "HostName")?.ok_or(OvfFault::Missing("HostName"))?,
-        user_name: word(linux, "UserName")?,
-        password: password(linux)?,
         disable_password_authentication: flag(linux, "DisableSshPasswordAuthentication")?,
-        custom_data: custom_data(linux)?,
-        public_keys: public_keys(linux)?,
         guest_agent: word(platform, "ProvisionGuestAgent")?
             .is_none_or(|word| !word.eq_ignore_ascii_case("false")),
         guest_proxy_agent: flag(platform, "ProvisionGuestProxyAgent")?.unwrap_or(false),
         preprovisioned: preprovisioned(platform)?,
+        host_name: word(linux, "HostName")?.ok_or(OvfFault::Missing("HostName"))?,
+        user_name: word(linux, "UserName")?,
+        password: password(linux)?,
+        custom_data: custom_data(linux)?,
+        public_keys: public_keys(linux)?,
     })
 }
 
@@ -251,46 +257,59 @@ fn is_azure(node: Node<'_, '_>, name: &str) -> bool {
 fn child<'a, 'input>(
     parent: Node<'a, 'input>,
     name: &'static str,
-) -> Result<Option<Node<'a, 'input>>, OvfFault> {
-    let mut found = parent.children().filter(|node| is_azure(*node, name));
-    let first = found.next();
-    match found.count() {
-        0 => Ok(first),
-        more => Err(OvfFault::Repeated(name, more.saturating_add(1))),
+) -> Outcome<Option<Node<'a, 'input>>> {
+    let mut found = None;
+    let mut count = 0_usize;
+    for node in parent.children() {
+        if is_azure(node, name) {
+            found = found.or(Some(node));
+            count = count.saturating_add(1);
+        }
     }
+    if count > 1 {
+        return Err(OvfFault::Repeated(name, count).into());
+    }
+    Ok(found)
 }
 
-fn required<'a, 'input>(
-    parent: Node<'a, 'input>,
-    name: &'static str,
-) -> Result<Node<'a, 'input>, OvfFault> {
-    child(parent, name)?.ok_or(OvfFault::Missing(name))
+fn required<'a, 'input>(parent: Node<'a, 'input>, name: &'static str) -> Outcome<Node<'a, 'input>> {
+    Ok(child(parent, name)?.ok_or(OvfFault::Missing(name))?)
 }
 
 /// Collects text and CDATA of a plain element, exactly as written; nothing when it is nil or absent.
-fn content(parent: Node<'_, '_>, name: &'static str) -> Result<Option<Secret>, OvfFault> {
+fn content(parent: Node<'_, '_>, name: &'static str) -> Outcome<Option<Secret>> {
     let Some(node) = child(parent, name)? else {
         return Ok(None);
     };
     if node.attribute((INSTANCE, "nil")).is_some_and(is_true) {
         return Ok(None);
     }
-    if node.children().any(|child| child.is_element()) {
-        return Err(OvfFault::Nested(name));
+    let mut length = 0_usize;
+    for child in node.children() {
+        if child.is_element() {
+            return Err(OvfFault::Nested(name).into());
+        }
+        length = length.saturating_add(text(child).len());
     }
-    let texts = || {
-        node.children()
-            .filter(Node::is_text)
-            .filter_map(|child| child.text())
-    };
     // One allocation of the right size: this may be a password.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(texts().map(str::len).sum()));
-    texts().for_each(|text| bytes.extend_from_slice(text.as_bytes()));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length));
+    for child in node.children() {
+        bytes.extend_from_slice(text(child).as_bytes());
+    }
     Ok(Some(Secret::new(bytes)))
 }
 
+/// Gives the text of a text node, nothing of others.
+fn text<'a>(node: Node<'a, '_>) -> &'a str {
+    if node.is_text() {
+        node.text().unwrap_or_default()
+    } else {
+        ""
+    }
+}
+
 /// Reads a value whose surrounding white space means nothing; an empty one is no value.
-fn word(parent: Node<'_, '_>, name: &'static str) -> Result<Option<String>, OvfFault> {
+fn word(parent: Node<'_, '_>, name: &'static str) -> Outcome<Option<String>> {
     let content = content(parent, name)?;
     let word = content
         .as_ref()
@@ -299,7 +318,7 @@ fn word(parent: Node<'_, '_>, name: &'static str) -> Result<Option<String>, OvfF
     Ok(Some(word).filter(|word| !word.is_empty()).map(String::from))
 }
 
-fn flag(parent: Node<'_, '_>, name: &'static str) -> Result<Option<bool>, OvfFault> {
+fn flag(parent: Node<'_, '_>, name: &'static str) -> Outcome<Option<bool>> {
     Ok(word(parent, name)?.map(|word| is_true(&word)))
 }
 
@@ -309,7 +328,7 @@ fn is_true(word: &str) -> bool {
         .any(|yes| word.trim().eq_ignore_ascii_case(yes))
 }
 
-fn password(linux: Node<'_, '_>) -> Result<Password, OvfFault> {
+fn password(linux: Node<'_, '_>) -> Outcome<Password> {
     Ok(match content(linux, "UserPassword")? {
         Some(secret) if matches!(secret.expose(), b"*" | b"REDACTED") => Password::Redacted,
         Some(secret) if !secret.is_empty() => Password::Given(secret),
@@ -317,26 +336,26 @@ fn password(linux: Node<'_, '_>) -> Result<Password, OvfFault> {
     })
 }
 
-fn custom_data(linux: Node<'_, '_>) -> Result<Option<CustomData>, OvfFault> {
+#[inline(never)]
+fn custom_data(linux: Node<'_, '_>) -> Outcome<Option<CustomData>> {
     const NAME: &str = "CustomData";
     let Some(content) = content(linux, NAME)? else {
         return Ok(None);
     };
     if content.len() > CUSTOM_DATA_TEXT_MAX {
-        return Err(OvfFault::TooLong(NAME));
+        return Err(OvfFault::TooLong(NAME).into());
     }
-    let mut text = Zeroizing::new(Vec::with_capacity(content.len()));
-    text.extend(
-        content
-            .expose()
-            .iter()
-            .filter(|byte| !byte.is_ascii_whitespace()),
-    );
+    let mut text = content.into_bytes();
+    text.retain(|byte| !byte.is_ascii_whitespace());
+    if text.is_empty() {
+        return Ok(None);
+    }
     let text = Secret::new(text);
-    Ok(Some(CustomData { text }).filter(|data| !data.text.is_empty()))
+    Ok(Some(CustomData { text }))
 }
 
-fn public_keys(linux: Node<'_, '_>) -> Result<Vec<ListedKey>, OvfFault> {
+#[inline(never)]
+fn public_keys(linux: Node<'_, '_>) -> Outcome<Vec<ListedKey>> {
     let mut keys = Vec::new();
     let Some(ssh) = child(linux, "SSH")? else {
         return Ok(keys);
@@ -344,34 +363,44 @@ fn public_keys(linux: Node<'_, '_>) -> Result<Vec<ListedKey>, OvfFault> {
     let Some(list) = child(ssh, "PublicKeys")? else {
         return Ok(keys);
     };
-    for entry in list.children().filter(|node| is_azure(*node, "PublicKey")) {
-        if keys.len() == KEYS_MAX {
-            return Err(OvfFault::TooComplex);
+    for entry in list.children() {
+        if !is_azure(entry, "PublicKey") {
+            continue;
         }
-        let value = word(entry, "Value")?.map(ListedKey::Value);
-        let fingerprint = word(entry, "Fingerprint")?.map(ListedKey::Fingerprint);
-        keys.extend(value.or(fingerprint));
+        if keys.len() == KEYS_MAX {
+            return Err(OvfFault::TooComplex.into());
+        }
+        let value = word(entry, "Value")?;
+        let fingerprint = word(entry, "Fingerprint")?;
+        match (value, fingerprint) {
+            (Some(value), _) => keys.push(ListedKey::Value(value)),
+            (None, Some(fingerprint)) => keys.push(ListedKey::Fingerprint(fingerprint)),
+            (None, None) => {}
+        }
     }
     Ok(keys)
 }
 
-fn preprovisioned(platform: Node<'_, '_>) -> Result<Preprovisioned, OvfFault> {
+fn preprovisioned(platform: Node<'_, '_>) -> Outcome<Preprovisioned> {
+    use Preprovisioned::{No, OsDisk, Running, Savable, Unknown};
     let running = flag(platform, "PreprovisionedVm")?.unwrap_or(false);
-    let kind = word(platform, "PreprovisionedVMType")?.unwrap_or_default();
-    let is = |kind_name: Preprovisioned| kind.eq_ignore_ascii_case(kind_name.as_str());
-    Ok(match kind.as_str() {
-        _ if is(Preprovisioned::Savable) => Preprovisioned::Savable,
-        _ if is(Preprovisioned::OsDisk) => Preprovisioned::OsDisk,
-        _ if running || is(Preprovisioned::Running) => Preprovisioned::Running,
-        "" => Preprovisioned::No,
-        _ if is(Preprovisioned::No) => Preprovisioned::No,
-        _ => Preprovisioned::Unknown,
+    let word = word(platform, "PreprovisionedVMType")?.unwrap_or_default();
+    let kind = [Savable, OsDisk, Running, No]
+        .into_iter()
+        .find(|kind| word.eq_ignore_ascii_case(kind.as_str()));
+    Ok(match kind {
+        Some(kind @ (Savable | OsDisk)) => kind,
+        _ if running => Running,
+        Some(kind) => kind,
+        None if word.is_empty() => No,
+        None => Unknown,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64ct::{Base64, Encoding as _};
     use std::fmt::Write as _;
     use std::format;
 

@@ -5,13 +5,13 @@
 //! key that sshd silently ignores locks its owner out. Formats: RFC 4253 6.6, RFC 5656 3.1, RFC 8709 4 and
 //! OpenSSH's `PROTOCOL.u2f`.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use base64ct::{Base64, Encoding};
-
-use super::names::Short;
+use super::names::shown;
+use super::{accounts, base64};
 
 /// Longest key line, as sshd reads them.
 pub const LINE_MAX: usize = 16 * 1024;
@@ -79,14 +79,14 @@ const TYPES: [Type; 7] = [
 ];
 
 /// Says why a key is refused.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum KeyFault {
     /// There is no text.
     Empty,
     /// The line is longer than sshd reads.
     TooLong,
     /// The type is not one that we know; the text starts like this.
-    UnknownType(TypeName),
+    UnknownType(Box<str>),
     /// The line starts with options, which the platform has no business to set.
     Options,
     /// There is no body after the type.
@@ -101,33 +101,13 @@ pub enum KeyFault {
     Control,
 }
 
-/// The start of a type that is not known, with what a terminal could misread replaced.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct TypeName(Short<TYPE_SHOWN>);
-
-impl TypeName {
-    fn new(text: &str) -> Self {
-        let mut shown = heapless::String::<TYPE_SHOWN>::new();
-        for c in text
-            .chars()
-            .map(|c| if c.is_ascii_graphic() { c } else { '?' })
-        {
-            if shown.push(c).is_err() {
-                break;
-            }
-        }
-        // What was collected in a string of that size fits.
-        Self(Short::new(&shown).unwrap_or_default())
-    }
-}
-
 impl fmt::Display for KeyFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("it is empty"),
             Self::TooLong => write!(f, "it is longer than {LINE_MAX} bytes"),
             Self::UnknownType(name) => {
-                write!(f, "type '{}' is not supported", name.0.as_str())
+                write!(f, "type '{name}' is not supported")
             }
             Self::Options => f.write_str("it starts with options"),
             Self::NoBody => f.write_str("there is nothing after its type"),
@@ -157,23 +137,23 @@ impl PublicKey {
         if text.len() > LINE_MAX {
             return Err(KeyFault::TooLong);
         }
-        let joined: String = text
-            .trim()
-            .chars()
-            .filter(|c| !matches!(c, '\r' | '\n'))
-            .collect();
+        let mut joined = String::with_capacity(text.len());
+        for c in text.trim().chars() {
+            if !matches!(c, '\r' | '\n') {
+                joined.push(c);
+            }
+        }
         let (word, rest) = split_word(&joined);
         if word.is_empty() {
             return Err(KeyFault::Empty);
         }
         let Some(kind) = TYPES.iter().find(|kind| kind.name == word) else {
-            let later = rest
-                .split_ascii_whitespace()
-                .any(|w| TYPES.iter().any(|t| t.name == w));
+            let later = accounts::words(rest.as_bytes())
+                .any(|word| TYPES.iter().any(|kind| kind.name.as_bytes() == word));
             return Err(if later {
                 KeyFault::Options
             } else {
-                KeyFault::UnknownType(TypeName::new(word))
+                KeyFault::UnknownType(shown(word, TYPE_SHOWN, |c| c.is_ascii_graphic()))
             });
         };
         let (body, comment) = split_word(rest);
@@ -183,7 +163,7 @@ impl PublicKey {
         if comment.chars().any(char::is_control) {
             return Err(KeyFault::Control);
         }
-        let blob = Base64::decode_vec(body).map_err(|_| KeyFault::NotBase64)?;
+        let blob = base64::decode(body.as_bytes()).ok_or(KeyFault::NotBase64)?;
         check(kind, &blob)?;
 
         let mut line = String::with_capacity(joined.len());
@@ -211,15 +191,13 @@ impl PublicKey {
 
     /// Shows the key itself in base64: equal for equal keys, whatever their comments.
     pub fn body(&self) -> &str {
-        self.line.split(' ').nth(1).unwrap_or_default()
+        split_word(split_word(&self.line).1).0
     }
 
     /// Tells whether a line of an `authorized_keys` file already holds this key.
     pub fn is_on(&self, line: &[u8]) -> bool {
         !line.trim_ascii_start().starts_with(b"#")
-            && line
-                .split(u8::is_ascii_whitespace)
-                .any(|word| word == self.body().as_bytes())
+            && accounts::words(line).any(|word| word == self.body().as_bytes())
     }
 }
 
@@ -271,6 +249,7 @@ fn check(kind: &Type, blob: &[u8]) -> Result<(), KeyFault> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use base64ct::{Base64, Encoding as _};
     use std::format;
 
     /// Damages good input at random, the same way in every run.

@@ -56,6 +56,10 @@ pub(super) fn content(arguments: fmt::Arguments<'_>) -> File {
 
 /// Says which part of the root cannot be looked at.
 #[cold]
+#[expect(
+    clippy::unnecessary_box_returns,
+    reason = "boxed here, it is not boxed in every place that has a fault"
+)]
 fn fault(what: &'static str, fault: RootFault) -> Box<PlanFault> {
     Box::new(PlanFault::Root(what, fault))
 }

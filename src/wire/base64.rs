@@ -1,0 +1,88 @@
+//! Base64 as the platform writes it: RFC 4648 4, padded, and in one way only.
+//!
+//! Not for secrets that somebody could time: what comes in base64 are public keys and custom data.
+
+use alloc::vec::Vec;
+
+use zeroize::Zeroizing;
+
+/// Decodes a whole text, or gives nothing when no encoder would have written it.
+pub fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let letters = text.strip_suffix(b"=").unwrap_or(text);
+    let letters = letters.strip_suffix(b"=").unwrap_or(letters);
+    if !text.len().is_multiple_of(4) {
+        return None;
+    }
+    // Exactly one allocation: a growing vector would leave unwiped copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    for group in letters.chunks(4) {
+        let mut word = 0;
+        for position in 0..4 {
+            word = word << 6 | group.get(position).copied().map_or(Some(0), value)?;
+        }
+        let [_, decoded @ ..] = word.to_be_bytes();
+        // Bits that the padding says are not there must be zero.
+        let (decoded, spare) = decoded.split_at_checked(group.len().saturating_sub(1))?;
+        if spare.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        bytes.extend_from_slice(decoded);
+    }
+    Some(bytes)
+}
+
+/// Gives the six bits that a letter stands for.
+fn value(letter: u8) -> Option<u32> {
+    let (first, of_first) = match letter {
+        b'A'..=b'Z' => (b'A', 0),
+        b'a'..=b'z' => (b'a', 26),
+        b'0'..=b'9' => (b'0', 52),
+        b'+' => (b'+', 62),
+        b'/' => (b'/', 63),
+        _ => return None,
+    };
+    Some(u32::from(letter.wrapping_sub(first).wrapping_add(of_first)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::sshkey::tests::Mutator;
+    use base64ct::{Base64, Encoding as _};
+
+    #[test]
+    fn texts_are_taken_or_refused_as_the_reference_does() {
+        let mut mutator = Mutator::new();
+        let mut taken = 0;
+        for round in 0..20_000 {
+            let good: Vec<u8> = (0..mutator.below(24))
+                .map(|_| mutator.below(256) as u8)
+                .collect();
+            let mut text = Base64::encode_string(&good).into_bytes();
+            if round % 4 > 0 {
+                text = mutator.damage(&text);
+            }
+            if round % 4 > 1 {
+                // Damage that is all of the right letters: lengths, padding and spare bits.
+                text.retain(|byte| value(*byte).is_some() || *byte == b'=');
+            }
+            let reference = core::str::from_utf8(&text)
+                .ok()
+                .and_then(|text| Base64::decode_vec(text).ok());
+            let decoded = decode(&text).map(|bytes| bytes.to_vec());
+            assert_eq!(decoded, reference, "{}", text.escape_ascii());
+            taken += u32::from(decoded.is_some());
+        }
+        assert!((6_000..19_000).contains(&taken), "{taken} taken");
+    }
+
+    #[test]
+    fn spare_bits_and_missing_padding_are_refused() {
+        assert_eq!(decode(b"QQ==").as_deref(), Some(&b"A".to_vec()));
+        for text in [
+            "QR==", "QQ=", "QQ", "QQ===", "====", "=", "QUF=", "Q===", "QQ==QQ==",
+        ] {
+            assert!(decode(text.as_bytes()).is_none(), "{text}");
+        }
+    }
+}
