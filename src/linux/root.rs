@@ -6,7 +6,7 @@
 
 mod apply;
 
-use alloc::format;
+use alloc::ffi::CString;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
@@ -15,7 +15,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, FileType, Mode, OFlags, RawDir, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::engine::plan::{Act, Change, Kind, RootFault, RootView, Stat};
+use crate::engine::plan::{Act, Change, Kind, RootFault, RootView, Stat, TEMPORARY};
 pub use apply::Applied;
 
 /// Most links that are followed to the file that is replaced, as in the kernel.
@@ -29,10 +29,21 @@ pub struct Root {
     owned: bool,
 }
 
-/// The directory that holds a file, and the file's name in it.
+/// The directory that holds a file, the file's name in it, and what it is called while it is written.
 struct Spot {
     directory: OwnedFd,
-    name: String,
+    name: CString,
+    temporary: CString,
+}
+
+impl Spot {
+    fn new(directory: OwnedFd, name: &str) -> Result<Self, RootFault> {
+        Ok(Self {
+            directory,
+            name: joined("", name)?,
+            temporary: joined(TEMPORARY, name)?,
+        })
+    }
 }
 
 /// Makes a fault of what was tried out of an errno.
@@ -41,6 +52,11 @@ fn fault(act: Act) -> impl Fn(Errno) -> RootFault {
         act,
         errno: errno.raw_os_error(),
     }
+}
+
+/// Puts two pieces together, for the kernel.
+fn joined(one: &str, two: &str) -> Result<CString, RootFault> {
+    CString::new([one, two].concat()).map_err(|_| fault(Act::Find)(Errno::INVAL))
 }
 
 impl Root {
@@ -63,13 +79,11 @@ impl Root {
 
     /// Finds the directory and the name that a change really means, through links where they may be.
     fn spot(&self, change: &Change) -> Result<Spot, RootFault> {
-        let (system, user) = change
-            .path
-            .split_at_checked(change.trusted)
-            .ok_or(RootFault {
-                act: Act::Find,
-                errno: Errno::INVAL.raw_os_error(),
-            })?;
+        let (system, user) =
+            change
+                .path
+                .split_at_checked(change.trusted)
+                .ok_or(fault(Act::Find)(Errno::INVAL))?;
         let user = user.trim_start_matches('/');
         if user.is_empty() {
             return self.follow(system);
@@ -80,10 +94,7 @@ impl Root {
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         let directory =
             openat2(home.as_fd(), parent, DIRECTORY_FLAGS, resolve).map_err(fault(Act::Find))?;
-        Ok(Spot {
-            directory,
-            name: String::from(name),
-        })
+        Spot::new(directory, name)
     }
 
     /// Follows links to the end; the last name need not exist.
@@ -97,16 +108,11 @@ impl Root {
             if matches!(name, "" | "." | "..") {
                 return Err(fault(Act::Find)(Errno::ISDIR));
             }
-            let directory = self.open_directory(parent)?;
+            let spot = Spot::new(self.open_directory(parent)?, name)?;
             let mut buffer = [MaybeUninit::<u8>::uninit(); PATH_MAX];
-            let target = match fs::readlinkat_raw(&directory, name, &mut buffer) {
+            let target = match fs::readlinkat_raw(&spot.directory, &*spot.name, &mut buffer) {
                 Ok((target, _)) => core::str::from_utf8(target),
-                Err(Errno::INVAL | Errno::NOENT) => {
-                    return Ok(Spot {
-                        directory,
-                        name: String::from(name),
-                    });
-                }
+                Err(Errno::INVAL | Errno::NOENT) => return Ok(spot),
                 Err(errno) => return Err(fault(Act::Find)(errno)),
             };
             let target = target.map_err(|_| fault(Act::Find)(Errno::ILSEQ))?;
@@ -114,7 +120,7 @@ impl Root {
                 String::from(target)
             } else {
                 // The kernel takes the `..` in it from the directory's real place, and stops at the root.
-                format!("{parent}/{target}")
+                [parent, "/", target].concat()
             };
         }
         Err(fault(Act::Find)(Errno::LOOP))
@@ -149,7 +155,7 @@ impl RootView for Root {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(errno) => return Err(fault(Act::Read)(errno)),
         };
-        let stat = fs::fstat(&fd).map_err(fault(Act::Read))?;
+        let stat = stat(fd.as_fd(), Act::Read)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(RootFault {
                 act: Act::WrongKind,
@@ -205,9 +211,13 @@ impl RootView for Root {
     }
 }
 
+fn stat(fd: BorrowedFd<'_>, act: Act) -> Result<fs::Stat, RootFault> {
+    fs::fstat(fd).map_err(fault(act))
+}
+
 /// Looks at what is open, and tells whether it is a link.
 fn look(fd: BorrowedFd<'_>) -> Result<(Stat, bool), RootFault> {
-    let stat = fs::fstat(fd).map_err(fault(Act::Find))?;
+    let stat = stat(fd, Act::Find)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     let found = Stat {
         kind: match kind {
@@ -231,13 +241,14 @@ fn openat2(
     resolve: ResolveFlags,
 ) -> rustix::io::Result<OwnedFd> {
     const TRIES: usize = 16;
-    for _ in 1..TRIES {
-        match fs::openat2(directory, path, flags, Mode::empty(), resolve) {
-            Err(Errno::AGAIN) => {}
+    let path = joined("", path).map_err(|_| Errno::INVAL)?;
+    let mut tries = 1;
+    loop {
+        match fs::openat2(directory, &*path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) if tries < TRIES => tries += 1,
             done => return done,
         }
     }
-    fs::openat2(directory, path, flags, Mode::empty(), resolve)
 }
 
 /// Reads until the buffer is full or the file ends.
@@ -264,7 +275,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::{Duration, SystemTime};
-    use std::{env, fs as host, process};
+    use std::{env, format, fs as host, process};
 
     /// A directory of its own for one test: `inside` is the root, `outside` must stay as it is.
     struct Scratch(PathBuf);

@@ -3,16 +3,15 @@
 //! The one place that writes below a root (house rule C8): a temporary name in the same directory, mode,
 //! owner and labels first, data, sync, rename, sync. Not the place that knows what to write.
 
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
+use core::ffi::CStr;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::{FILE_FLAGS, Root, Spot, fault, read_full};
-use crate::engine::plan::{Act, Action, Change, Plan, RootFault, TEMPORARY};
+use super::{FILE_FLAGS, Root, Spot, fault, read_full, stat};
+use crate::engine::plan::{Act, Action, Change, Plan, RootFault};
 
 /// Largest label or other extended attribute that is copied.
 const XATTR_MAX: usize = 4096;
@@ -47,63 +46,66 @@ struct Staged<'a> {
 }
 
 impl Staged<'_> {
-    fn temporary(&self) -> String {
-        format!("{TEMPORARY}{}", self.spot.name)
-    }
-
     /// Takes the place of the old file, or removes it.
-    fn put(&self) -> Result<(), (usize, RootFault)> {
-        let Spot { directory, name } = &self.spot;
-        let done = match self.change.action {
+    fn put(&self) -> Result<(), RootFault> {
+        let Spot {
+            directory,
+            name,
+            temporary,
+        } = &self.spot;
+        match self.change.action {
             Action::Directory => Ok(()),
-            Action::Remove => {
-                fs::unlinkat(directory, &**name, AtFlags::empty()).map_err(fault(Act::Remove))
-            }
-            Action::Write(_) => fs::renameat(directory, &*self.temporary(), directory, &**name)
+            Action::Remove => remove(directory.as_fd(), name),
+            Action::Write(_) => fs::renameat(directory, &**temporary, directory, &**name)
                 .map_err(fault(Act::Replace)),
-        };
-        done.map_err(|fault| (self.index, fault))
+        }
     }
 
     /// Removes what waits; the failure that led here is the one that matters.
     fn discard(&self) {
         if let Action::Write(_) = self.change.action {
-            let _ = fs::unlinkat(&self.spot.directory, &*self.temporary(), AtFlags::empty());
+            let _ = remove(self.spot.directory.as_fd(), &self.spot.temporary);
         }
     }
 }
 
-/// A way to put what was staged in its place.
-type Commit = fn(&[Staged<'_>]) -> Result<(), (usize, RootFault)>;
+/// A way to put what was staged in its place; it leaves behind which change it was busy with.
+type Commit = fn(&[Staged<'_>], &mut usize) -> Result<(), RootFault>;
 
 /// Puts everything that was staged in its place, and waits until it is on the disk.
-fn commit(staged: &[Staged<'_>]) -> Result<(), (usize, RootFault)> {
+fn commit(staged: &[Staged<'_>], at: &mut usize) -> Result<(), RootFault> {
     let Some((last, others)) = staged.split_last() else {
         return Ok(());
     };
-    sync_all(staged)?;
-    others.iter().try_for_each(Staged::put)?;
+    sync_all(staged, at)?;
+    put_all(others, at)?;
     // The last one says that the others are there.
-    sync_all(others)?;
-    last.put()?;
-    sync_all(core::slice::from_ref(last))
+    sync_all(others, at)?;
+    let last = core::slice::from_ref(last);
+    put_all(last, at)?;
+    sync_all(last, at)
+}
+
+fn put_all(staged: &[Staged<'_>], at: &mut usize) -> Result<(), RootFault> {
+    for new in staged {
+        *at = new.index;
+        new.put()?;
+    }
+    Ok(())
 }
 
 /// Brings to the disk what was done for these, one file system after the other.
 ///
 /// One `syncfs` costs what one `fsync` costs; a file and its directory each would need one.
-fn sync_all(staged: &[Staged<'_>]) -> Result<(), (usize, RootFault)> {
+fn sync_all(staged: &[Staged<'_>], at: &mut usize) -> Result<(), RootFault> {
     let mut done: Vec<u64> = Vec::new();
     for new in staged {
-        let synced = (|| {
-            let device = fs::fstat(&new.spot.directory)?.st_dev;
-            if !done.contains(&device) {
-                fs::syncfs(&new.spot.directory)?;
-                done.push(device);
-            }
-            Ok(())
-        })();
-        synced.map_err(|errno| (new.index, fault(Act::Sync)(errno)))?;
+        *at = new.index;
+        let device = stat(new.spot.directory.as_fd(), Act::Sync)?.st_dev;
+        if !done.contains(&device) {
+            fs::syncfs(&new.spot.directory).map_err(fault(Act::Sync))?;
+            done.push(device);
+        }
     }
     Ok(())
 }
@@ -123,67 +125,71 @@ impl Root {
     /// Makes a plan true without waiting for the disk: for what may be lost with the power, because
     /// the next boot makes it again.
     pub fn note(&self, plan: &Plan) -> Result<Applied, (usize, RootFault)> {
-        self.carry_out(plan, |staged| staged.iter().try_for_each(Staged::put))
+        self.carry_out(plan, put_all)
     }
 
     fn carry_out(&self, plan: &Plan, commit: Commit) -> Result<Applied, (usize, RootFault)> {
-        let is_account = |change: &Change| ACCOUNTS.contains(&change.path.as_str());
-        let _lock = match plan.changes.iter().position(is_account) {
-            Some(index) => Some(self.lock_accounts().map_err(|fault| (index, fault))?),
-            None => None,
-        };
+        let mut at = 0;
         let mut staged = Vec::new();
-        let done = self.stage(plan, &mut staged).and_then(|applied| {
-            commit(&staged)?;
-            Ok(applied)
-        });
+        let done = self.stage_and(plan, commit, &mut staged, &mut at);
         if done.is_err() {
             // What has taken its place already is not there any more, and so is not removed.
             staged.iter().for_each(Staged::discard);
         }
-        done
+        done.map_err(|fault| (at, fault))
     }
 
-    /// Writes every file that differs under its temporary name, and makes the directories they need.
-    fn stage<'a>(
+    /// Does all of it, except for what remains to be done when it fails.
+    // Out of line, as others here: in its one caller it makes every access to a large frame longer.
+    #[inline(never)]
+    fn stage_and<'a>(
         &self,
         plan: &'a Plan,
+        commit: Commit,
         staged: &mut Vec<Staged<'a>>,
-    ) -> Result<Applied, (usize, RootFault)> {
+        at: &mut usize,
+    ) -> Result<Applied, RootFault> {
+        let is_account = |change: &Change| ACCOUNTS.contains(&change.path.as_str());
+        let _lock = match plan.changes.iter().position(is_account) {
+            Some(index) => {
+                *at = index;
+                Some(self.lock_accounts()?)
+            }
+            None => None,
+        };
         let mut applied = Applied::default();
         for (index, change) in plan.changes.iter().enumerate() {
-            let done = self.spot(change).and_then(|spot| {
-                let differs = match &change.action {
-                    Action::Write(content) => self.write(&spot, change, content)?,
-                    Action::Directory => self.directory(&spot, change)?,
-                    Action::Remove => exists(spot.directory.as_fd(), &spot.name)?,
-                };
-                if differs {
-                    staged.push(Staged {
-                        index,
-                        change,
-                        spot,
-                    });
-                }
-                Ok(differs)
-            });
-            match done {
-                Ok(true) => applied.written += 1,
-                Ok(false) => applied.unchanged += 1,
-                Err(fault) => return Err((index, fault)),
+            *at = index;
+            let spot = self.spot(change)?;
+            let differs = match &change.action {
+                Action::Write(content) => self.write(&spot, change, content)?,
+                Action::Directory => self.directory(&spot, change)?,
+                Action::Remove => exists(spot.directory.as_fd(), &spot.name)?,
+            };
+            if differs {
+                applied.written += 1;
+                staged.push(Staged {
+                    index,
+                    change,
+                    spot,
+                });
+            } else {
+                applied.unchanged += 1;
             }
         }
+        commit(staged, at)?;
         Ok(applied)
     }
 
     /// Writes a file under its temporary name, unless the one it would replace is as wanted.
+    #[inline(never)]
     fn write(&self, spot: &Spot, change: &Change, content: &[u8]) -> Result<bool, RootFault> {
         let directory = spot.directory.as_fd();
-        let temporary = format!("{TEMPORARY}{}", spot.name);
         // Whoever wrote this was killed; its content may be half.
-        match fs::unlinkat(directory, &*temporary, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(fault(Act::Remove)(errno)),
+        match remove(directory, &spot.temporary) {
+            Ok(()) => {}
+            Err(fault) if fault.errno == Errno::NOENT.raw_os_error() => {}
+            Err(fault) => return Err(fault),
         }
 
         let old = open_file(directory, &spot.name)?;
@@ -196,22 +202,22 @@ impl Root {
 
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let new = fs::openat(directory, &*temporary, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(fault(Act::Create))?;
+        let new = open(directory, &spot.temporary, flags).map_err(fault(Act::Create))?;
         let filled = self
             .own(new.as_fd(), change, old.as_ref().map(AsFd::as_fd))
             .and_then(|()| write_all(new.as_fd(), content));
         if filled.is_err() {
             // The failure that matters is the first one.
-            let _ = fs::unlinkat(directory, &*temporary, AtFlags::empty());
+            let _ = remove(directory, &spot.temporary);
         }
         filled.map(|()| true)
     }
 
     /// Creates a directory, or gives one that is there the wanted owner and mode.
+    #[inline(never)]
     fn directory(&self, spot: &Spot, change: &Change) -> Result<bool, RootFault> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let open = || fs::openat(&spot.directory, &*spot.name, flags, Mode::empty());
+        let open = || open(spot.directory.as_fd(), &spot.name, flags);
         let fd = match open() {
             Ok(fd) if self.is_as_wanted(fd.as_fd(), change, FileType::Directory)? => {
                 return Ok(false);
@@ -258,7 +264,7 @@ impl Root {
         change: &Change,
         kind: FileType,
     ) -> Result<bool, RootFault> {
-        let stat = fs::fstat(fd).map_err(fault(Act::Find))?;
+        let stat = stat(fd, Act::Find)?;
         if FileType::from_raw_mode(stat.st_mode) != kind {
             return Err(RootFault {
                 act: Act::WrongKind,
@@ -276,28 +282,31 @@ impl Root {
     fn lock_accounts(&self) -> Result<OwnedFd, RootFault> {
         let spot = self.follow(ACCOUNT_LOCK)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(&spot.directory, &*spot.name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(fault(Act::Lock))?;
+        let fd = open(spot.directory.as_fd(), &spot.name, flags).map_err(fault(Act::Lock))?;
         fs::fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive).map_err(fault(Act::Lock))?;
         Ok(fd)
     }
 }
 
+/// Opens a file or directory; one that is created is its owner's alone.
+fn open(directory: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)
+}
+
 /// Opens the file that is to be replaced; not through a link, and without waiting for a pipe's other end.
-fn open_file(directory: BorrowedFd<'_>, name: &str) -> Result<Option<OwnedFd>, RootFault> {
-    match fs::openat(
-        directory,
-        name,
-        FILE_FLAGS | OFlags::NOFOLLOW,
-        Mode::empty(),
-    ) {
+fn open_file(directory: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, RootFault> {
+    match open(directory, name, FILE_FLAGS | OFlags::NOFOLLOW) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(fault(Act::Find)(errno)),
     }
 }
 
-fn exists(directory: BorrowedFd<'_>, name: &str) -> Result<bool, RootFault> {
+fn remove(directory: BorrowedFd<'_>, name: &CStr) -> Result<(), RootFault> {
+    fs::unlinkat(directory, name, AtFlags::empty()).map_err(fault(Act::Remove))
+}
+
+fn exists(directory: BorrowedFd<'_>, name: &CStr) -> Result<bool, RootFault> {
     match fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(_) => Ok(true),
         Err(Errno::NOENT) => Ok(false),
@@ -333,6 +342,7 @@ fn write_all(fd: BorrowedFd<'_>, mut content: &[u8]) -> Result<(), RootFault> {
 /// Copies the security label and the other extended attributes of the file that is replaced.
 ///
 /// Only the label must arrive: a system that enforces its policy refuses a login without it.
+#[inline(never)]
 fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), RootFault> {
     const LABEL: &[u8] = b"security.selinux";
     let mut names = [0_u8; 1024];
