@@ -20,6 +20,7 @@ const FILE_MAX: usize = 64 * 1024;
 const SUM_MAX: usize = 256 * 1024;
 
 /// Adds the home directory of a new user, or one that an existing user lacks.
+#[inline(never)]
 pub(super) fn add(
     draft: &mut Draft<'_>,
     account: &Account<'_>,
@@ -69,6 +70,7 @@ fn names(draft: &Draft<'_>, directory: &str) -> Outcome<(Vec<String>, u32)> {
 }
 
 /// Tells whether fstab will mount something over the home directory that is not mounted now.
+#[inline(never)]
 fn will_be_hidden(draft: &Draft<'_>, home: &str) -> Outcome<bool> {
     const FSTAB: &str = "/etc/fstab";
     let fstab = draft.read_or_empty(FSTAB)?;
@@ -103,6 +105,7 @@ struct Copied {
 }
 
 /// Copies what skel has and the home directory lacks.
+#[inline(never)]
 fn skel(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> {
     let mut copied = Copied::default();
     let mut pending: Vec<String> = Vec::from([String::new()]);
@@ -135,6 +138,7 @@ enum Entry {
 }
 
 /// Copies one entry of skel, `below` being its path there.
+#[inline(never)]
 fn copy(
     draft: &mut Draft<'_>,
     account: &Account<'_>,

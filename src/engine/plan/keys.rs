@@ -11,6 +11,7 @@ use crate::wire::accounts;
 
 const WHAT: &str = "authorized_keys";
 
+#[inline(never)]
 pub(super) fn add(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> {
     let keys = &draft.identity.keys.value.accepted;
     if keys.is_empty() {

@@ -52,6 +52,7 @@ pub fn reported_for(root: &dyn RootView) -> Result<Option<String>, PlanFault> {
 
 /// Makes the plan that leaves the report of a boot on the root, and, after one that was reported
 /// ready, that `reported` was.
+#[inline(never)]
 pub fn notes(reported: Option<&str>, report: Vec<u8>) -> Plan {
     let mut plan = Plan {
         changes: Vec::new(),
@@ -97,6 +98,7 @@ pub(super) fn directory(draft: &mut Draft<'_>) -> Outcome<()> {
 }
 
 /// Adds the markers for the agents in the root, and ours as the very last change.
+#[inline(never)]
 pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     let vm_id = draft.context.vm_id;
     if has_any(draft, &WAAGENT)? {
@@ -134,6 +136,7 @@ fn has_any(draft: &Draft<'_>, paths: &[&'static str]) -> Outcome<bool> {
 }
 
 /// Leaves waagent what it would have left itself, so that it goes straight to its extensions.
+#[inline(never)]
 fn waagent(draft: &mut Draft<'_>) -> Outcome<()> {
     let identity = draft.identity;
     draft.system_directory("/var/lib/waagent", 0o700, "state of waagent")?;

@@ -23,6 +23,7 @@ fn letter(bits: u32) -> u8 {
 }
 
 /// Hashes a password with sixteen random bytes.
+#[inline(never)]
 pub(super) fn hash(password: &[u8], random: [u8; 16]) -> Zeroizing<String> {
     let salt = random.map(|byte| letter(byte.into()));
     let mut digest = sha512_crypt(password, &salt, Params::RECOMMENDED);

@@ -15,6 +15,7 @@ const DIRECTORY: &str = "/etc/sudoers.d";
 /// The name has no dot and no `~`: sudo skips files that have.
 const PATH: &str = "/etc/sudoers.d/preroot";
 
+#[inline(never)]
 pub(super) fn add(draft: &mut Draft<'_>, name: &UserName) -> Outcome<()> {
     let [own, distribution] = SUDOERS;
     let (path, rules) = match draft.read(own)? {

@@ -21,7 +21,13 @@ const GROUP: &str = "/etc/group";
 const GSHADOW: &str = "/etc/gshadow";
 
 /// Groups of an administrator, where the distribution has them: the logs and the way to become root.
-const GROUPS: [&str; 4] = ["adm", "sudo", "wheel", "systemd-journal"];
+static GROUPS: [&str; 4] = ["adm", "sudo", "wheel", "systemd-journal"];
+
+/// The files of subordinate ids, and what login.defs calls their range and the length of a stretch.
+static SUBORDINATE: [[&str; 4]; 2] = [
+    ["/etc/subuid", "SUB_UID_MIN", "SUB_UID_MAX", "SUB_UID_COUNT"],
+    ["/etc/subgid", "SUB_GID_MIN", "SUB_GID_MAX", "SUB_GID_COUNT"],
+];
 
 /// Shells in the order in which one is taken when the distribution names none, or only `/bin/sh`.
 const SHELLS: [&str; 4] = ["/bin/bash", "/usr/bin/bash", "/bin/ash", "/bin/sh"];
@@ -71,6 +77,7 @@ impl Customs {
 }
 
 /// Adds everything about the administrator, if there is one.
+#[inline(never)]
 pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     let steps = draft.context.steps;
     let identity = draft.identity;
@@ -146,6 +153,7 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
 }
 
 /// Chooses ids and home for a user that is not there yet.
+#[inline(never)]
 fn new_account<'a>(
     draft: &Draft<'_>,
     customs: &Customs,
@@ -206,16 +214,17 @@ fn new_account<'a>(
 }
 
 /// Adds the user's own group, and the user to the groups of administrators.
+#[inline(never)]
 fn groups(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> {
     let name = account.name.as_str();
     let gid = account.owner.1;
-    for (path, mode) in [(GROUP, 0o644), (GSHADOW, 0o640)] {
+    for (path, mode) in &[(GROUP, 0o644), (GSHADOW, 0o640)] {
         let Some(mut file) = draft.read(path)? else {
             continue;
         };
         let mut purpose = String::new();
         if account.own_group && accounts::find(&file, name).is_none() {
-            let line = if path == GROUP {
+            let line = if *path == GROUP {
                 text(format_args!("{name}:x:{gid}:"))
             } else {
                 text(format_args!("{name}:!::"))
@@ -223,7 +232,7 @@ fn groups(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> {
             file = accounts::append(&file, &line);
             purpose = text(format_args!("add group {name}"));
         }
-        for group in GROUPS {
+        for group in &GROUPS {
             if let Some(more) = accounts::add_member(&file, group, name) {
                 file = more;
                 let comma = if purpose.is_empty() { "" } else { ", " };
@@ -231,18 +240,16 @@ fn groups(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> {
             }
         }
         if !purpose.is_empty() {
-            draft.rewrite(path, (ROOT, mode), file, format_args!("{purpose}"))?;
+            draft.rewrite(path, (ROOT, *mode), file, format_args!("{purpose}"))?;
         }
     }
     Ok(())
 }
 
 /// Adds stretches of subordinate ids, which containers without root need, where the image uses them.
+#[inline(never)]
 fn subordinate_ids(draft: &mut Draft<'_>, customs: &Customs, name: &UserName) -> Outcome<()> {
-    for (path, min, max, count) in [
-        ("/etc/subuid", "SUB_UID_MIN", "SUB_UID_MAX", "SUB_UID_COUNT"),
-        ("/etc/subgid", "SUB_GID_MIN", "SUB_GID_MAX", "SUB_GID_COUNT"),
-    ] {
+    for [path, min, max, count] in &SUBORDINATE {
         let Some(file) = draft.read(path)? else {
             continue;
         };
@@ -266,6 +273,7 @@ fn subordinate_ids(draft: &mut Draft<'_>, customs: &Customs, name: &UserName) ->
 }
 
 /// Gives the user a line in shadow, with the password if there is one, else locked for passwords.
+#[inline(never)]
 fn shadow(
     draft: &mut Draft<'_>,
     customs: &Customs,
@@ -301,7 +309,7 @@ fn shadow(
         }
         None if known => return Ok(()),
         // A user of the image without a line here may have its hash in passwd: that stays.
-        None if !new && !(steps.has(Step::User) && points_here(passwd, name)) => return Ok(()),
+        None if !(new || steps.has(Step::User) && points_here(passwd, name)) => return Ok(()),
         hash => {
             let mut line = Zeroizing::new(String::with_capacity(256));
             // `*` and not `!`: an sshd without PAM refuses keys, too, where it sees `!`.
@@ -356,6 +364,7 @@ fn home_mode(customs: &Customs) -> u32 {
 }
 
 /// Finds a shell that is in the root.
+#[inline(never)]
 fn shell<'a>(draft: &Draft<'_>, customs: &'a Customs) -> Outcome<&'a str> {
     let own = accounts::assignment(&customs.useradd, "SHELL")
         .filter(|shell| shell.starts_with('/') && !shell.contains(':') && *shell != "/bin/sh");
