@@ -73,23 +73,14 @@ impl fmt::Display for Letter {
 
 /// Short text that is copied like a number.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Short<const N: usize> {
+struct Short<const N: usize> {
     bytes: [u8; N],
     length: u8,
 }
 
-impl<const N: usize> Default for Short<N> {
-    fn default() -> Self {
-        Self {
-            bytes: [0; N],
-            length: 0,
-        }
-    }
-}
-
 impl<const N: usize> Short<N> {
     /// Copies `text` when it fits.
-    pub(crate) fn new(text: &str) -> Result<Self, NameFault> {
+    fn new(text: &str) -> Result<Self, NameFault> {
         let mut bytes = [0; N];
         let room = bytes.get_mut(..text.len());
         match (room, u8::try_from(text.len())) {
@@ -105,7 +96,7 @@ impl<const N: usize> Short<N> {
     }
 
     /// Shows the text.
-    pub(crate) fn as_str(&self) -> &str {
+    fn as_str(&self) -> &str {
         let text = self
             .bytes
             .get(..usize::from(self.length))
