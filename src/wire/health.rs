@@ -5,14 +5,14 @@
 
 use core::fmt::{self, Write as _};
 
-use heapless::String;
+use alloc::string::String;
 
 use super::goalstate::GoalState;
 use super::json;
 use super::vmid::VmId;
 
 /// A report's body, either language.
-pub type Body = String<7168>;
+pub type Body = String;
 
 /// The platform refuses a longer description. It counts after escaping.
 const MAX_DESCRIPTION: usize = 4096;
@@ -46,19 +46,17 @@ pub fn xml(health: Health<'_>, goal: &GoalState) -> Option<Body> {
     )
     .ok()?;
     match health {
-        Health::Ready => body.push_str("<State>Ready</State>").ok()?,
+        Health::Ready => body.push_str("<State>Ready</State>"),
         Health::Failed { description } => {
             body.push_str(
                 "<State>NotReady</State><Details><SubStatus>ProvisioningFailed</SubStatus>\
                  <Description>",
-            )
-            .ok()?;
+            );
             push_trimmed(&mut body, description, Language::Xml)?;
-            body.push_str("</Description></Details>").ok()?;
+            body.push_str("</Description></Details>");
         }
     }
-    body.push_str("</Health></Role></RoleInstanceList></Container></Health>")
-        .ok()?;
+    body.push_str("</Health></Role></RoleInstanceList></Container></Health>");
     Some(body)
 }
 
@@ -66,15 +64,14 @@ pub fn xml(health: Health<'_>, goal: &GoalState) -> Option<Body> {
 pub fn json(health: Health<'_>) -> Option<Body> {
     let mut body = Body::new();
     match health {
-        Health::Ready => body.push_str("{\"state\":\"Ready\"}").ok()?,
+        Health::Ready => body.push_str("{\"state\":\"Ready\"}"),
         Health::Failed { description } => {
             body.push_str(
                 "{\"state\":\"NotReady\",\"details\":{\"subStatus\":\"ProvisioningFailed\",\
                  \"description\":\"",
-            )
-            .ok()?;
+            );
             push_trimmed(&mut body, description, Language::Json)?;
-            body.push_str("\"}}").ok()?;
+            body.push_str("\"}}");
         }
     }
     Some(body)
@@ -117,13 +114,13 @@ impl fmt::Display for Failure<'_> {
 fn push_trimmed(body: &mut Body, text: &str, language: Language) -> Option<()> {
     let mut length: usize = 0;
     for character in text.chars() {
-        let mut piece: String<16> = String::new();
+        let mut piece: heapless::String<16> = heapless::String::new();
         escape(&mut piece, character, language).ok()?;
         length = length.checked_add(piece.len())?;
         if length > MAX_DESCRIPTION {
             break;
         }
-        body.push_str(&piece).ok()?;
+        body.push_str(&piece);
     }
     Some(())
 }

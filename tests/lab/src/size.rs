@@ -68,14 +68,19 @@ impl Bytes {
 
     /// Says what is wrong with it, if anything is.
     pub fn judge(self, last: Option<Self>) -> Result<(), String> {
-        if self.stripped > BUDGET {
-            return Err(format!(
+        match last {
+            // Still on the way to the budget: each step has to go down.
+            Some(last) if self.stripped > BUDGET && self.stripped > last.stripped => Err(format!(
+                "it grew from {} to {} bytes, {} above its budget",
+                last.stripped,
+                self.stripped,
+                self.stripped - BUDGET
+            )),
+            None if self.stripped > BUDGET => Err(format!(
                 "{} bytes are {} too many",
                 self.stripped,
                 self.stripped - BUDGET
-            ));
-        }
-        match last {
+            )),
             Some(last) if self.stripped > last.stripped + last.stripped * SLACK / 100 => {
                 Err(format!(
                     "it grew from {} to {} bytes, by more than {SLACK} %; \
