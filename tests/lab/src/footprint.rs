@@ -68,6 +68,10 @@ impl Footprint {
         let image = rootfs::image(lab, host)?;
         let root = work.join("root");
         create_directory(&root)?;
+        // Inside there is no network to fetch them by.
+        for program in ["debugfs", "ip", "mount"] {
+            lab.tool(program)?;
+        }
         let unshare = lab.tool("unshare")?;
         let mut command = unshare.command();
         if !nix::unistd::geteuid().is_root() {
