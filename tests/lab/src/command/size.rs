@@ -26,7 +26,8 @@ Usage: cargo lab size [OPTION]...
   --bytes           bytes only, without running anything
 
 Fails above a budget, and when the binary is 2 % larger than the last value. The
-memory is measured in namespaces, which needs root or unprivileged user namespaces.
+memory is measured in namespaces, which needs root, or user namespaces and a range of
+users in /etc/subuid; --bytes needs neither.
 
 Exit codes: 0 all within budget; 1 something is not, and is named; 2 used wrongly.
 ";
