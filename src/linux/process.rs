@@ -258,7 +258,7 @@ mod tests {
             let Ok(Fork::Parent(child)) = fork() else {
                 exit(0)
             };
-            for _ in 0..1000 {
+            for _ in 0..100_000 {
                 reap();
                 if wait_without_hanging(child) == Err(Errno::CHILD) {
                     return 0;

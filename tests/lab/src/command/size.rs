@@ -7,7 +7,9 @@ use lab::arch::Arch;
 use lab::fault::Fault;
 use lab::fetch::Lab;
 use lab::footprint::{self, Footprint};
-use lab::size::{self, BUDGET, Bytes, ELSEWHERE_CALLS, ELSEWHERE_US, Last, MEMORY_KIB};
+use lab::size::{
+    self, BUDGET, Bytes, ELSEWHERE_CALLS, ELSEWHERE_US, Last, MEMORY_KIB, MEMORY_NOW_KIB,
+};
 use lexopt::prelude::*;
 
 use super::usage;
@@ -25,7 +27,7 @@ Usage: cargo lab size [OPTION]...
                     binaries must be equal (takes as long again)
   --bytes           bytes only, without running anything
 
-Fails above a budget, and when the binary is 2 % larger than the last value. The
+Fails when the binary is 2 % larger than the last value, or, above its budget, larger at all. The
 memory is measured in namespaces, which needs root, or user namespaces and a range of
 users in /etc/subuid; --bytes needs neither.
 
@@ -108,6 +110,12 @@ pub(crate) fn measure(lab: &Lab, settings: Settings) -> Result<bool, Fault> {
             bytes.stripped, bytes.gzip, bytes.zstd
         );
         let compared = known.filter(|_| !settings.update);
+        if bytes.stripped > BUDGET {
+            println!(
+                "{name} is {} bytes above its budget",
+                bytes.stripped - BUDGET
+            );
+        }
         if let Err(why) = bytes.judge(compared) {
             wrong.push(format!("{name}: {why}"));
         }
@@ -140,22 +148,20 @@ fn show(footprint: &Footprint, wrong: &mut Vec<String>) {
     println!(
         "system calls where it is not Azure                 {calls:>7}  {ELSEWHERE_CALLS:>5}-"
     );
+    // Times are to be looked at, not to be passed: they are as noisy as the machine.
     println!("time where it is not Azure, microseconds           {took:>7}  {ELSEWHERE_US:>5}-");
     let ready = footprint.ready.as_micros();
-    // A figure to look at, not to pass: it is as noisy as the machine.
     println!("time from start to Ready accepted, microseconds    {ready:>7}       -");
-    if largest == 0 || largest > MEMORY_KIB {
-        wrong.push(format!("memory: {largest} KiB, not 1 to {MEMORY_KIB}"));
+    if largest == 0 || largest > MEMORY_NOW_KIB {
+        wrong.push(format!("memory: {largest} KiB, not 1 to {MEMORY_NOW_KIB}"));
+    }
+    if largest > MEMORY_KIB {
+        println!("memory is {} KiB above its budget", largest - MEMORY_KIB);
     }
     if calls == 0 || calls >= ELSEWHERE_CALLS {
         wrong.push(format!(
             "not Azure: {calls} system calls, not 1 to {}",
             ELSEWHERE_CALLS - 1
-        ));
-    }
-    if took >= ELSEWHERE_US {
-        wrong.push(format!(
-            "not Azure: {took} microseconds, not below {ELSEWHERE_US}"
         ));
     }
 }
@@ -180,10 +186,10 @@ mod tests {
 
     #[test]
     fn each_budget_fails_by_itself() {
-        assert!(wrong(&[100, 400, 90], 39, 999).is_empty());
-        assert!(wrong(&[100, 401, 90], 39, 999)[0].contains("401 KiB"));
+        assert!(wrong(&[100, 440, 90], 39, 999).is_empty());
+        assert!(wrong(&[100, 441, 90], 39, 999)[0].contains("441 KiB"));
         assert!(wrong(&[100], 40, 999)[0].contains("40 system calls"));
-        assert!(wrong(&[100], 39, 1000)[0].contains("1000 microseconds"));
+        assert!(wrong(&[100], 39, 1000).is_empty(), "a time is no verdict");
     }
 
     #[test]
