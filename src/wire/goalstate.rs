@@ -5,7 +5,9 @@
 use core::fmt;
 
 use heapless::String;
-use roxmltree::{Document, Node, ParsingOptions};
+use roxmltree::Node;
+
+use super::xml;
 
 /// What a health report echoes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,18 +38,11 @@ impl fmt::Display for GoalStateFault {
     }
 }
 
-/// A real goal state has fewer than a hundred nodes.
-const MAX_NODES: u32 = 4096;
-
 /// Reads a goal state.
 pub fn parse(document: &[u8]) -> Result<GoalState, GoalStateFault> {
     let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
     let text = core::str::from_utf8(document).map_err(|_| GoalStateFault::NotXml)?;
-    let options = ParsingOptions {
-        nodes_limit: MAX_NODES,
-        ..ParsingOptions::default()
-    };
-    let tree = Document::parse_with_options(text, options).map_err(|_| GoalStateFault::NotXml)?;
+    let tree = xml::parse(text).map_err(|_| GoalStateFault::NotXml)?;
     let root = tree.root_element();
     if root.tag_name().name() != "GoalState" {
         return Err(GoalStateFault::Missing("GoalState"));

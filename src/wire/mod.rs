@@ -38,3 +38,4 @@ pub mod timestamp;
 pub mod udf;
 pub mod uevent;
 pub mod vmid;
+mod xml;

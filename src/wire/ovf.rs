@@ -10,11 +10,12 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use roxmltree::{Document, Node, ParsingOptions};
+use roxmltree::Node;
 use zeroize::Zeroizing;
 
 use super::base64;
 use super::secret::Secret;
+use super::xml;
 
 /// Largest document; custom and user data at their limit make 180 KiB.
 ///
@@ -27,8 +28,6 @@ pub const CUSTOM_DATA_TEXT_MAX: usize = 128 * 1024;
 
 /// Most tags: the parser reserves a node for each before it starts.
 const TAGS_MAX: usize = 2048;
-/// Most nodes: a tag and the text after it.
-const NODES_MAX: u32 = 4096;
 /// Most equals signs: each may be an attribute or a namespace, whose checks are quadratic and worse.
 const EQUALS_MAX: usize = 256;
 
@@ -203,11 +202,7 @@ pub fn parse(document: &[u8]) -> Result<Provisioning, OvfFault> {
     if count(b'<') > TAGS_MAX || count(b'=') > EQUALS_MAX {
         return Err(OvfFault::TooComplex);
     }
-    let options = ParsingOptions {
-        nodes_limit: NODES_MAX,
-        ..ParsingOptions::default()
-    };
-    let tree = Document::parse_with_options(text, options)?;
+    let tree = xml::parse(text)?;
     provisioning(tree.root_element()).map_err(|fault| *fault)
 }
 
