@@ -27,7 +27,8 @@ Usage: cargo lab size [OPTION]...
                     binaries must be equal (takes as long again)
   --bytes           bytes only, without running anything
 
-Fails when the binary is 2 % larger than the last value, or, above its budget, larger at all. The
+Fails when the binary is 2 % larger than the last value, or larger at all while above
+its budget, and when the memory is above what it may be. The
 memory is measured in namespaces, which needs root, or user namespaces and a range of
 users in /etc/subuid; --bytes needs neither.
 
