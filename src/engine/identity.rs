@@ -1,7 +1,7 @@
 //! What the platform says the VM shall be, checked and free of contradictions.
 //!
 //! Made from the provisioning disc; each datum remembers its source, so that IMDS, which wins where
-//! both speak (`protocol.md` 4.5), can be laid over it. Nothing here knows the installed system.
+//! both speak, can be laid over it. Nothing here knows the installed system.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

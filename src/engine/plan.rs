@@ -3,7 +3,7 @@
 //! A plan is computed from the identity and a view of the root, touches nothing, and holds only what
 //! really differs, in the order in which it must happen: whenever it is interrupted, the same plan made
 //! again finishes the work. `configured` is its last change. Not the writer: that is `linux::root`.
-//! Follows `protocol.md` 6 and 9.
+//! Follows what waagent, cloud-init and azure-init do to a system, where they agree.
 //!
 //! The functions of the steps are never inlined, though most have one caller: in one function they would
 //! share one frame, so large that each access to it takes three bytes more, 4 KB in all.

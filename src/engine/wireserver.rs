@@ -2,7 +2,7 @@
 //!
 //! The first door wants the goal state echoed in XML and is there on every platform; the second
 //! takes JSON without one and is tried where the first does not work. What the platform answers
-//! decides what comes next as `protocol` 3.9 recommends; the caller's budget decides when to stop.
+//! decides what comes next; the caller's budget decides when to stop.
 
 use core::fmt;
 use core::net::Ipv4Addr;

@@ -28,7 +28,7 @@ pub const MAX_FRAME: usize = 14 + 20 + 8 + MAX_MESSAGE;
 
 const OPTIONS_AT: usize = 240;
 const COOKIE: u32 = 0x6382_5363;
-/// What we ask for, in the order of `protocol` tables: mask, router, DNS, host name, domain, MTU,
+/// What we ask for: mask, router, DNS, host name, domain, MTU,
 /// lease time, server id, T1, T2, domain search, classless routes, WireServer, Microsoft's routes.
 const PARAMETERS: [u8; 14] = [1, 3, 6, 12, 15, 26, 51, 54, 58, 59, 119, 121, 245, 249];
 /// The longest value we keep of one option, joined from its pieces.
@@ -657,7 +657,7 @@ mod tests {
         parse(&message(&all), SENDER).expect("a reply").lease
     }
 
-    /// The values of the lease file W `tests/data/dhcp.leases`, as options on the wire.
+    /// The values of the lease file among waagent's test data, as options on the wire.
     #[test]
     fn azure_lease_is_read_whole() {
         let lease = lease(&[

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use std::string::{String, ToString};
 
-    /// The structure of W `tests/data/wire/goal_state.xml`, with invented values.
+    /// The structure of the goal state among waagent's test data, with invented values.
     const GOOD: &str = r#"<?xml version="1.0" encoding="utf-8"?>
 <GoalState xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespaceSchemaLocation="goalstate10.xsd">
   <Version>2010-12-15</Version>

@@ -2,7 +2,7 @@
 //!
 //! Reads what the platform says into plain fields; whether a name or a key is any good is decided where
 //! the identity is made. Elements are matched by namespace URI and local name, as the prefixes vary from
-//! copy to copy. Follows `protocol.md` 5.5; what it says of a bad document is cloud-init's wording, which
+//! copy to copy. What it says of a bad document is cloud-init's wording, which
 //! support tooling knows.
 
 use alloc::boxed::Box;

@@ -34,7 +34,7 @@ fn fails(machine: &Machine, reason: &str) {
     );
     assert!(rest.ends_with("|documentation_url=https://aka.ms/linuxprovisioningerror"));
     let told = start.strip_prefix("result=error|reason=").unwrap();
-    // `|`, quotes and control characters separate fields there (`protocol.md` 11.67).
+    // `|`, quotes and control characters separate fields there.
     let reason = reason.replace(['\'', '"', '|'], " ");
     assert!(told.starts_with(&reason), "{told}");
     assert_eq!(heard.steps(), CONVERSATION);
@@ -58,7 +58,7 @@ fn fails(machine: &Machine, reason: &str) {
 }
 
 /// Runs with what is in the drive, and checks that the machine is taken for one from a specialized
-/// image: nothing of it is changed, and the platform hears Ready (`protocol.md` 11.4).
+/// image: nothing of it is changed, and the platform hears Ready.
 #[track_caller]
 fn is_specialized(machine: &Machine, media: &str, reason: &str) {
     let before = machine.picture();

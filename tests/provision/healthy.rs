@@ -352,7 +352,7 @@ fn firmware_decides_the_platform_and_gives_the_id() {
             "--timeout=10",
         ];
 
-        // Hyper-V, but not Azure: another tag (`protocol.md` 1.1).
+        // Hyper-V, but not Azure: another tag.
         firmware("9583-9572-9874-4843-7295-1653-92", VM_ID, true, &["vm0"]);
         let azure = Azure::start("healthy");
         let before = machine.picture();

@@ -18,7 +18,7 @@ use crate::run::{Run, Running};
 
 /// The machine's id, in the platform's own form.
 pub(crate) const VM_ID: &str = "91267c52-9f02-4cfe-b1f4-a4da7ebac2cf";
-/// The same machine, as the firmware of a first-generation VM shows it (`protocol.md` 1.4).
+/// The same machine, as the firmware of a first-generation VM shows it.
 pub(crate) const VM_ID_SWAPPED: &str = "527c2691-029f-fe4c-b1f4-a4da7ebac2cf";
 /// Another machine.
 pub(crate) const OTHER_VM_ID: &str = "544cdfd0-cb4e-4b4a-9954-5bdf3ed5c3b8";

@@ -1,6 +1,6 @@
 //! The file with custom data.
 //!
-//! Kept for whoever wants it; nothing here runs it (`protocol.md` 6.8).
+//! Kept for whoever wants it; nothing here runs it.
 
 use super::draft::Draft;
 use super::{Note, Outcome};

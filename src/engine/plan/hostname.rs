@@ -1,6 +1,6 @@
 //! The host name's file.
 //!
-//! Only `/etc/hostname`: the running kernel's name and `/etc/hosts` are not touched (`protocol.md` 6.7).
+//! Only `/etc/hostname`: the running kernel's name and `/etc/hosts` are not touched.
 
 use super::Outcome;
 use super::draft::{Draft, content};

@@ -1,8 +1,7 @@
 //! The administrator's `authorized_keys`.
 //!
 //! Merged, never truncated: keys that are there stay, in their order. No symbolic link is followed below
-//! the home directory, because whoever had an account in the image could have put it there
-//! (`protocol.md` 6.4).
+//! the home directory, because whoever had an account in the image could have put it there.
 
 use super::draft::{Draft, Place, text};
 use super::users::Account;

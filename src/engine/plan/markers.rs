@@ -1,7 +1,7 @@
 //! The files that say the work is done: ours, and those that other agents look for.
 //!
 //! waagent, cloud-init and azure-init would each provision again, from a disc that is gone. What keeps
-//! them from it is written only where they are in the root (`protocol.md` 6.16).
+//! them from it is written only where they are in the root.
 
 use alloc::string::String;
 use alloc::vec::Vec;

@@ -1,7 +1,7 @@
 //! The administrator's right to become root.
 //!
 //! One file of our own below `/etc/sudoers.d`, with waagent's split: whoever has a password is asked for
-//! it, whoever has only a key is not, because there is nothing to ask for (`protocol.md` 6.2, traps 51, 52).
+//! it, whoever has only a key is not, because there is nothing to ask for.
 
 use super::draft::{Draft, ROOT, content};
 use super::{Kind, Note, Outcome};

@@ -1,7 +1,7 @@
 //! The administrator's account: passwd, shadow, group, gshadow, subordinate ids, home directory.
 //!
 //! A user that the image has already is kept and completed: its id, shell and home stay. passwd comes last,
-//! so that a user who is in it has everything else. Follows `protocol.md` 6.2 and 6.3, useradd(8).
+//! so that a user who is in it has everything else. Follows useradd(8) and login.defs(5).
 
 use alloc::boxed::Box;
 use alloc::string::String;
