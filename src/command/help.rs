@@ -29,8 +29,8 @@ the last word:
   --ready WHEN        rooted: report once the root is written and synced
                       early: report before; later: leave it to a later run;
                       never: do not report
-  --steps LIST        of hostname,user,password,keys,sudo,sshd,hostkeys,
-                      customdata,markers (default: all)
+  --steps LIST        of hostname,user,password,keys,sudo,customdata,markers
+                      (default: all; sshd,hostkeys are taken and not done yet)
   --timeout SECONDS   the whole budget; then the boot goes on (default: 1200)
   --dry-run           print what would be changed; change and report nothing
   --log WHERE         kmsg, stderr, or auto: a terminal if there is one, else
