@@ -9,6 +9,8 @@ pub(in crate::wire) mod sectors;
 #[cfg(test)]
 pub(in crate::wire) mod testing;
 
+use alloc::boxed::Box;
+use alloc::string::String;
 use core::fmt;
 
 use embedded_io::{Read, Seek};
@@ -22,7 +24,7 @@ use super::udf::Udf;
 pub(in crate::wire) const PATH_DEPTH: usize = 16;
 
 /// A volume's label: 126 characters of two bytes, or 63 of three, are the most that UDF can write.
-pub(in crate::wire) type Label = heapless::String<252>;
+pub(in crate::wire) type Label = String;
 
 /// Names a file system and what was found of its variants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,13 +63,9 @@ pub struct Disc<D> {
     passed_over: Option<DiscFault>,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one of them, and no heap"
-)]
 enum Volume {
-    Udf(Udf),
-    Iso9660(Iso9660),
+    Udf(Box<Udf>),
+    Iso9660(Box<Iso9660>),
 }
 
 impl<D: Read + Seek> Disc<D> {
@@ -107,7 +105,7 @@ impl<D: Read + Seek> Disc<D> {
     pub fn read_file(&mut self, path: &str, out: &mut [u8]) -> Result<usize, DiscFault> {
         let length = self.file(path, Some(out))?;
         // It fits in `out`, or it would have been refused.
-        usize::try_from(length).map_err(|_| DiscFault::Full { needed: length })
+        usize::try_from(length).map_err(|_| DiscFault::full(length))
     }
 
     /// Tells the length of a file in bytes.
@@ -267,7 +265,8 @@ mod tests {
             let mut disc = Disc::open(Drive::new(&golden.image)).unwrap();
             let (_, length, path) = golden.files.iter().max_by_key(|file| file.1).unwrap();
             let mut out = vec![0xAA; usize::try_from(*length).unwrap() - 1];
-            let full = DiscFault::Full { needed: *length };
+            let needed = u32::try_from(*length).unwrap();
+            let full = DiscFault::Full { needed };
             assert_eq!(disc.read_file(path, &mut out), Err(full), "{}", golden.name);
             assert!(out.iter().all(|byte| *byte == 0xAA), "{}", golden.name);
         }

@@ -8,12 +8,14 @@
 mod record;
 mod susp;
 
+use alloc::boxed::Box;
+
 use embedded_io::{Read, Seek};
 
 use self::record::{Extent, Record};
 use self::susp::SystemUse;
 use super::disc::fault::{DiscFault, Feature, Structure};
-use super::disc::names::{Match, characters, matched};
+use super::disc::names::{Match, matched, text};
 use super::disc::sectors::{SECTOR, Sectors, sector_of};
 use super::disc::{Label, PATH_DEPTH};
 
@@ -59,7 +61,7 @@ impl Iso9660 {
     /// Rock Ridge names are preferred over Joliet ones, as Linux does: they are the original ones.
     pub(in crate::wire) fn open<D: Read + Seek>(
         sectors: &mut Sectors<D>,
-    ) -> Result<Self, DiscFault> {
+    ) -> Result<Box<Self>, DiscFault> {
         let mut primary = None;
         let mut joliet = None;
         for index in 0..DESCRIPTOR_COUNT {
@@ -92,26 +94,22 @@ impl Iso9660 {
     }
 
     /// Parses a primary or supplementary volume descriptor (ECMA-119 8.4, 8.5).
-    fn parse(block: &[u8], offset: u64, spelling: Spelling) -> Option<Self> {
+    fn parse(block: &[u8], offset: u64, spelling: Spelling) -> Option<Box<Self>> {
         let block_size = u16::from_le_bytes(block.get(128..)?.first_chunk().copied()?);
         let root = Record::parse(block.get(156..190)?, offset.saturating_add(156))?;
         if !matches!(block_size, 512 | 1024 | 2048) || !root.is_directory() {
             return None;
         }
         let block_size = u64::from(block_size);
-        let mut label = Label::new();
-        for character in characters(block.get(40..72)?, spelling == Spelling::Joliet) {
-            // 32 characters fit in any spelling.
-            label.push(character).ok()?;
-        }
+        let mut label = text(block.get(40..72)?, spelling == Spelling::Joliet);
         let used = label.trim_end_matches([' ', '\0']).len();
         label.truncate(used);
-        Some(Self {
+        Some(Box::new(Self {
             block_size,
             label,
             spelling,
             root: root.extent(block_size),
-        })
+        }))
     }
 
     pub(in crate::wire) fn label(&self) -> &Label {
@@ -141,9 +139,7 @@ impl Iso9660 {
         };
         let length = usize::try_from(file.length).ok();
         let out = length.and_then(|length| out.get_mut(..length));
-        let mut out = out.ok_or(DiscFault::Full {
-            needed: file.length,
-        })?;
+        let mut out = out.ok_or(DiscFault::full(file.length))?;
         let mut position = file.position;
         self.extents(
             sectors,
@@ -225,6 +221,7 @@ impl Iso9660 {
     }
 
     /// Finds a name in a directory: where its record is and whether it is a directory.
+    #[inline(never)] // In one frame with its caller each access to the stack is longer.
     fn find_in<D: Read + Seek>(
         &self,
         sectors: &mut Sectors<D>,
@@ -251,11 +248,11 @@ impl Iso9660 {
                 Spelling::Plain | Spelling::Joliet => SystemUse::default(),
             };
             let matched = match system_use.name.as_deref().map(core::str::from_utf8) {
-                Some(Ok(found)) => matched(&mut found.chars(), name),
+                Some(Ok(found)) => matched(found, name),
                 Some(Err(_)) => Match::No,
                 None => {
                     let found = without_version(record.name(), self.spelling);
-                    matched(&mut characters(found, self.joliet()), name)
+                    matched(&text(found, self.joliet()), name)
                 }
             };
             let found = match matched {

@@ -15,6 +15,8 @@ mod partition;
 mod tag;
 mod volume;
 
+use alloc::boxed::Box;
+
 use embedded_io::{Read, Seek};
 
 use self::file::{Entry, EntryKind, Stream};
@@ -41,23 +43,24 @@ pub(in crate::wire) struct Udf {
 
 impl Udf {
     /// Finds the volume on a device; `NoFileSystem` when nothing promises one.
+    #[inline(never)] // In one frame with its caller each access to the stack is longer.
     pub(in crate::wire) fn open<D: Read + Seek>(
         sectors: &mut Sectors<D>,
-    ) -> Result<Self, DiscFault> {
+    ) -> Result<Box<Self>, DiscFault> {
         if !volume::recognized(sectors)? {
             return Err(DiscFault::NoFileSystem);
         }
-        volume::try_anchors(sectors, |sectors, anchor| {
+        volume::try_anchors(sectors, &mut |sectors, anchor| {
             let described = volume::describe(sectors, anchor)?;
             let partitions = Partitions::open(sectors, &described)?;
             let root = root_directory(sectors, &partitions, described.file_set)?;
             let (revision, label) = (described.revision, described.label);
-            Ok(Self {
+            Ok(Box::new(Self {
                 revision,
                 label,
                 partitions,
                 root,
-            })
+            }))
         })
     }
 
@@ -83,13 +86,12 @@ impl Udf {
         };
         let length = usize::try_from(entry.length).ok();
         let out = length.and_then(|length| out.get_mut(..length));
-        let out = out.ok_or(DiscFault::Full {
-            needed: entry.length,
-        })?;
+        let out = out.ok_or(DiscFault::full(entry.length))?;
         Stream::new(&entry).read(sectors, &self.partitions, out)?;
         Ok(entry.length)
     }
 
+    #[inline(never)] // In one frame with its caller each access to the stack is longer.
     fn find<D: Read + Seek>(
         &self,
         sectors: &mut Sectors<D>,

@@ -44,9 +44,18 @@ pub enum DiscFault {
     NotFound,
     /// The caller's buffer is smaller than the file.
     Full {
-        /// The length of the file in bytes.
-        needed: u64,
+        /// The length of the file in bytes, or the largest number for one of 4 GiB and more.
+        needed: u32,
     },
+}
+
+impl DiscFault {
+    /// Says that a file of so many bytes does not fit.
+    pub(in crate::wire) fn full(length: u64) -> Self {
+        // Four bytes, so that a fault fits in a register.
+        let needed = u32::try_from(length).unwrap_or(u32::MAX);
+        Self::Full { needed }
+    }
 }
 
 impl fmt::Display for DiscFault {

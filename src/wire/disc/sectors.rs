@@ -4,6 +4,8 @@
 //! stretches are kept, one for the structure being followed and one for what it leads to. Large
 //! reads go straight to the caller. Not a file system, and no cache beyond that.
 
+use alloc::vec::Vec;
+
 use embedded_io::{Error, ErrorKind, Read, Seek, SeekFrom};
 
 use super::fault::{DiscFault, Structure};
@@ -34,15 +36,17 @@ pub(in crate::wire) struct Sectors<D> {
 struct Window {
     start: u64,
     filled: usize,
-    bytes: [u8; WINDOW],
+    bytes: Vec<u8>,
 }
 
 impl Window {
-    const EMPTY: Self = Self {
-        start: 0,
-        filled: 0,
-        bytes: [0; WINDOW],
-    };
+    fn empty() -> Self {
+        Self {
+            start: 0,
+            filled: 0,
+            bytes: alloc::vec![0; WINDOW],
+        }
+    }
 
     fn get(&self, offset: u64, length: usize) -> Option<&[u8]> {
         let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
@@ -58,14 +62,10 @@ pub(in crate::wire) fn sector_of(offset: u64) -> u32 {
 }
 
 impl<D: Read + Seek> Sectors<D> {
-    #[expect(
-        clippy::large_stack_arrays,
-        reason = "there is no heap, and these are its buffers"
-    )]
     pub(in crate::wire) fn new(device: D) -> Self {
         Self {
             device,
-            windows: [Window::EMPTY, Window::EMPTY],
+            windows: [Window::empty(), Window::empty()],
             recent: 0,
             transfers_left: TRANSFERS,
         }

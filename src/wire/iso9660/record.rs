@@ -1,5 +1,7 @@
 //! Directory records (ECMA-119 9.1).
 
+use alloc::boxed::Box;
+
 use embedded_io::{Read, Seek};
 
 use super::super::disc::fault::{DiscFault, Structure};
@@ -21,8 +23,7 @@ pub(super) struct Extent {
 
 /// A directory record, with its name and its system use area.
 pub(super) struct Record {
-    bytes: [u8; 255],
-    length: u8,
+    bytes: Box<[u8]>,
     /// Where on the device it was found.
     pub(super) offset: u64,
 }
@@ -36,14 +37,8 @@ impl Record {
         if name == FIXED || name > from.len() {
             return None;
         }
-        let mut bytes = [0; 255];
-        bytes
-            .iter_mut()
-            .zip(from)
-            .for_each(|(to, from)| *to = *from);
         Some(Self {
-            bytes,
-            length,
+            bytes: from.into(),
             offset,
         })
     }
@@ -70,7 +65,7 @@ impl Record {
                 sector: sector_of(offset),
             };
             let record = Self::parse(sector, offset).ok_or(damaged)?;
-            *position = position.saturating_add(u64::from(record.length));
+            *position = position.saturating_add(record.bytes.len() as u64);
             return Ok(Some(record));
         }
         Ok(None)
@@ -129,8 +124,6 @@ impl Record {
     pub(super) fn system_use(&self) -> &[u8] {
         // A byte of padding follows a name of even length, which ends at an odd place.
         let start = self.name_end().next_multiple_of(2);
-        self.bytes
-            .get(start..usize::from(self.length))
-            .unwrap_or_default()
+        self.bytes.get(start..).unwrap_or_default()
     }
 }

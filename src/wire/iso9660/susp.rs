@@ -1,7 +1,8 @@
 //! The entries of a system use area (SUSP 1.12), of which Rock Ridge makes its names (RRIP 1.12).
 
+use alloc::vec::Vec;
+
 use embedded_io::{Read, Seek};
-use heapless::Vec;
 
 use super::super::disc::fault::{DiscFault, Feature, Structure};
 use super::super::disc::sectors::{SECTOR, Sectors, sector_of};
@@ -20,7 +21,7 @@ const NAME_OF_ANOTHER: u8 = 2 | 4;
 #[derive(Default)]
 pub(super) struct SystemUse {
     /// The name, if an entry gives one.
-    pub(super) name: Option<Vec<u8, NAME>>,
+    pub(super) name: Option<Vec<u8>>,
     /// The record is a symbolic link.
     pub(super) link: bool,
     /// Something that keeps the record's extent from being its data.
@@ -40,6 +41,7 @@ pub(super) fn announced(root: &Record) -> Option<usize> {
 
 impl SystemUse {
     /// Reads the entries of a record and of its continuations.
+    #[inline(never)] // In one frame with its caller each access to the stack is longer.
     pub(super) fn read<D: Read + Seek>(
         sectors: &mut Sectors<D>,
         record: &Record,
@@ -109,10 +111,12 @@ impl SystemUse {
         if flags & NAME_OF_ANOTHER != 0 {
             return Ok(());
         }
-        self.name
-            .get_or_insert_default()
-            .extend_from_slice(part)
-            .map_err(|_| Senseless)
+        let name = self.name.get_or_insert_default();
+        if name.len().saturating_add(part.len()) > NAME {
+            return Err(Senseless);
+        }
+        name.extend_from_slice(part);
+        Ok(())
     }
 }
 

@@ -2,10 +2,14 @@
 
 use super::Address;
 
+#[expect(clippy::inline_always, reason = "the check is shorter than a call")]
+#[inline(always)]
 pub(super) fn byte(bytes: &[u8], at: usize) -> Option<u8> {
     bytes.get(at).copied()
 }
 
+#[expect(clippy::inline_always, reason = "the check is shorter than a call")]
+#[inline(always)]
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes
         .get(at..)?
@@ -14,6 +18,8 @@ pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
         .map(u16::from_le_bytes)
 }
 
+#[expect(clippy::inline_always, reason = "the check is shorter than a call")]
+#[inline(always)]
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes
         .get(at..)?
@@ -22,6 +28,8 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
         .map(u32::from_le_bytes)
 }
 
+#[expect(clippy::inline_always, reason = "the check is shorter than a call")]
+#[inline(always)]
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes
         .get(at..)?

@@ -1,5 +1,7 @@
 //! Directories: rows of file identifiers (ECMA-167 4/14.4).
 
+use alloc::vec::Vec;
+
 use embedded_io::{Read, Seek};
 
 use super::super::disc::fault::{DiscFault, Structure};
@@ -32,8 +34,8 @@ pub(super) fn find<D: Read + Seek>(
         if identifier.characteristics & (DELETED | PARENT) != 0 {
             continue;
         }
-        let characters = name::characters(identifier.name());
-        match characters.map_or(Match::No, |mut characters| matched(&mut characters, wanted)) {
+        let found = name::text(&identifier.name);
+        match found.map_or(Match::No, |found| matched(&found, wanted)) {
             Match::Exact => return Ok(Some(identifier.icb)),
             Match::Similar => similar = similar.or(Some(identifier.icb)),
             Match::No => {}
@@ -45,18 +47,12 @@ pub(super) fn find<D: Read + Seek>(
 struct Identifier {
     characteristics: u8,
     icb: Address,
-    name: [u8; 255],
-    name_length: u8,
+    name: Vec<u8>,
 }
 
 impl Identifier {
-    fn name(&self) -> &[u8] {
-        self.name
-            .get(..usize::from(self.name_length))
-            .unwrap_or_default()
-    }
-
     /// Reads the identifier that comes next, which may cross blocks and extents.
+    #[inline(never)] // In one frame with its caller each access to the stack is longer.
     fn read<D: Read + Seek>(
         sectors: &mut Sectors<D>,
         partitions: &Partitions,
@@ -97,8 +93,8 @@ impl Identifier {
             part.read_summed(scrap.get_mut(..count).unwrap_or_default())?;
             skipped = skipped.saturating_sub(count);
         }
-        let mut name = [0; 255];
-        part.read_summed(name.get_mut(..usize::from(name_length)).unwrap_or_default())?;
+        let mut name = alloc::vec![0; usize::from(name_length)];
+        part.read_summed(&mut name)?;
         let length = FIXED
             .saturating_add(usize::from(use_length))
             .saturating_add(usize::from(name_length));
@@ -111,7 +107,6 @@ impl Identifier {
             characteristics,
             icb,
             name,
-            name_length,
         })
     }
 }

@@ -115,7 +115,7 @@ pub(super) struct Stream {
     /// What is left of an extent that the partition does not hold in a row.
     extent: (Address, u64),
     /// The bytes in a row that come next, nowhere on the device for a hole.
-    run: (Option<u64>, u64),
+    pub(super) run: (Option<u64>, u64),
 }
 
 impl Stream {
@@ -160,7 +160,9 @@ impl Stream {
                     structure: Structure::Allocation,
                     sector,
                 };
-                self.run = self.next_run(sectors, partitions)?.ok_or(ended)?;
+                if !self.next_run(sectors, partitions)? {
+                    return Err(ended);
+                }
             }
             let (place, left) = self.run;
             let count = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
@@ -179,20 +181,20 @@ impl Stream {
         Ok(())
     }
 
-    /// Takes the next bytes in a row, as offset (none for a hole) and length; nothing at the end.
+    /// Goes on to the next bytes in a row; `false` at the end.
     pub(super) fn next_run<D: Read + Seek>(
         &mut self,
         sectors: &mut Sectors<D>,
         partitions: &Partitions,
-    ) -> Result<Option<(Option<u64>, u64)>, DiscFault> {
+    ) -> Result<bool, DiscFault> {
         while self.extent.1 == 0 {
             let size: u32 = match self.form {
                 Form::Short => 8,
                 Form::Long => 16,
-                Form::Embedded => return Ok(None),
+                Form::Embedded => return Ok(false),
             };
             let Some(left) = self.list_left.checked_sub(size) else {
-                return Ok(None);
+                return Ok(false);
             };
             let sector = sector_of(self.list);
             let damaged = DiscFault::Damaged {
@@ -224,10 +226,13 @@ impl Stream {
             let length = length.next_multiple_of(partitions.block_size() as u64);
             match kind {
                 // A length of zero ends the list, whatever follows.
-                _ if length == 0 => return Ok(None),
+                _ if length == 0 => return Ok(false),
                 0 => self.extent = (address, length),
                 3 => self.follow(sectors, partitions, address)?,
-                _ => return Ok(Some((None, length))),
+                _ => {
+                    self.run = (None, length);
+                    return Ok(true);
+                }
             }
         }
         let (address, length) = self.extent;
@@ -241,7 +246,8 @@ impl Stream {
             ..address
         };
         self.extent = (next, length.saturating_sub(run));
-        Ok(Some((Some(offset), run)))
+        self.run = (Some(offset), run);
+        Ok(true)
     }
 
     /// Goes on with the list in an allocation extent descriptor (ECMA-167 4/14.5).

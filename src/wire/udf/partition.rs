@@ -1,7 +1,8 @@
 //! The partition maps of the logical volume: from a block of a partition to a place on the device.
 
+use alloc::vec::Vec;
+
 use embedded_io::{Read, Seek};
-use heapless::Vec;
 
 use super::super::disc::fault::{DiscFault, Feature, Structure};
 use super::super::disc::sectors::{Sectors, sector_of};
@@ -21,9 +22,9 @@ const SPARES: u32 = 4096;
 /// The maps of an open volume.
 pub(super) struct Partitions {
     block_size: u32,
-    maps: Vec<Map, MAPS>,
+    maps: Vec<Map>,
     /// The pieces of the metadata file, in its own order.
-    metadata: Vec<Run, RUNS>,
+    metadata: Vec<Run>,
     offset: u64,
 }
 
@@ -43,10 +44,11 @@ struct Run {
 }
 
 /// The kind of partition that a map asks for (UDF 2.2.8, 2.2.9, 2.2.10).
-enum Wanted {
+enum Wanted<'m> {
     Plain,
     Sparable {
-        tables: Vec<u32, 4>,
+        /// Where the tables are: numbers of four bytes.
+        tables: &'m [u8],
         table_length: u32,
     },
     Metadata {
@@ -57,6 +59,7 @@ enum Wanted {
 
 impl Partitions {
     /// Understands the maps of a logical volume.
+    #[inline(never)] // In one frame with its caller each access to the stack is longer.
     pub(super) fn open<D: Read + Seek>(
         sectors: &mut Sectors<D>,
         described: &Described,
@@ -95,7 +98,7 @@ impl Partitions {
                     tables,
                     table_length,
                 } => {
-                    no_relocation(sectors, described.block_size, &tables, table_length)?;
+                    no_relocation(sectors, described.block_size, tables, table_length)?;
                 }
                 Wanted::Metadata { main, mirror } => metadata = Some((index, main, mirror)),
             }
@@ -103,11 +106,13 @@ impl Partitions {
                 start: partition.start,
                 length: partition.length,
             };
-            let many = DiscFault::Unsupported {
-                feature: Feature::ManyPartitions,
-                sector,
-            };
-            this.maps.push(map).map_err(|_| many)?;
+            if this.maps.len() == MAPS {
+                return Err(DiscFault::Unsupported {
+                    feature: Feature::ManyPartitions,
+                    sector,
+                });
+            }
+            this.maps.push(map);
         }
         if let Some((index, main, mirror)) = metadata {
             // The metadata file itself is found through the plain partition below it, which is how
@@ -191,7 +196,7 @@ impl Partitions {
         &self,
         sectors: &mut Sectors<D>,
         address: Address,
-    ) -> Result<Vec<Run, RUNS>, DiscFault> {
+    ) -> Result<Vec<Run>, DiscFault> {
         let sector = sector_of(self.locate(address)?.0);
         let damaged = DiscFault::Damaged {
             structure: Structure::MetadataFile,
@@ -208,17 +213,22 @@ impl Partitions {
         let mut runs = Vec::new();
         let mut left = entry.length;
         while left > 0 {
-            let (start, length) = stream.next_run(sectors, self)?.ok_or(damaged)?;
+            if !stream.next_run(sectors, self)? {
+                return Err(damaged);
+            }
+            let (start, length) = stream.run;
             let size = u64::from(self.block_size);
             // A hole in the metadata file would shift every address behind it.
             let start = start.ok_or(damaged)?.checked_div(size).ok_or(damaged)?;
             let blocks = length.min(left).div_ceil(size);
             let blocks = u32::try_from(blocks).map_err(|_| damaged)?;
-            runs.push(Run { start, blocks })
-                .map_err(|_| DiscFault::Unsupported {
+            if runs.len() == RUNS {
+                return Err(DiscFault::Unsupported {
                     feature: Feature::FragmentedMetadata,
                     sector,
-                })?;
+                });
+            }
+            runs.push(Run { start, blocks });
             left = left.saturating_sub(length);
         }
         Ok(runs)
@@ -226,7 +236,8 @@ impl Partitions {
 }
 
 /// Parses one partition map (ECMA-167 3/10.7): the partition's number and what lies on it.
-fn parse(map: &[u8], sector: u32) -> Result<(u16, Wanted), DiscFault> {
+#[inline(never)] // In one frame with its caller each access to the stack is longer.
+fn parse(map: &[u8], sector: u32) -> Result<(u16, Wanted<'_>), DiscFault> {
     let damaged = DiscFault::Damaged {
         structure: Structure::LogicalVolume,
         sector,
@@ -247,11 +258,9 @@ fn parse(map: &[u8], sector: u32) -> Result<(u16, Wanted), DiscFault> {
         })
     } else if name.starts_with(b"*UDF Sparable Partition") {
         let count = usize::from(byte(map, 42).ok_or(damaged)?);
-        let places = map.get(48..).unwrap_or_default().chunks_exact(4);
-        let tables = places
-            .take(count)
-            .filter_map(|place| u32_at(place, 0))
-            .collect();
+        let places = map.get(48..).unwrap_or_default();
+        // A map has room for four places, whatever it says.
+        let tables = places.get(..count.saturating_mul(4)).unwrap_or(places);
         Some(Wanted::Sparable {
             tables,
             table_length: u32_at(map, 44).ok_or(damaged)?,
@@ -269,17 +278,19 @@ fn parse(map: &[u8], sector: u32) -> Result<(u16, Wanted), DiscFault> {
 }
 
 /// Reads the first sound sparing table (UDF 2.2.12) and refuses one that has moved anything.
+#[inline(never)] // In one frame with its caller each access to the stack is longer.
 fn no_relocation<D: Read + Seek>(
     sectors: &mut Sectors<D>,
     block_size: u32,
-    tables: &[u32],
+    tables: &[u8],
     table_length: u32,
 ) -> Result<(), DiscFault> {
     let mut fault = DiscFault::Damaged {
         structure: Structure::SparingTable,
         sector: 0,
     };
-    for &table in tables {
+    for table in tables.as_chunks().0 {
+        let table = u32::from_le_bytes(*table);
         let offset = u64::from(table).saturating_mul(u64::from(block_size));
         match relocates(sectors, offset, table, block_size, table_length) {
             Ok(false) => return Ok(()),

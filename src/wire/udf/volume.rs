@@ -1,7 +1,9 @@
 //! From the start of the device to the logical volume: recognition sequence, anchor, descriptors.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
 use embedded_io::{Read, Seek};
-use heapless::Vec;
 
 use super::super::disc::Label;
 use super::super::disc::fault::{DiscFault, Feature, Structure};
@@ -26,16 +28,21 @@ const MAPS: usize = 4 * 64;
 /// BEA01 before it and TEA01 behind it are not asked for: a writer that forgot one of them has
 /// still said what the disc is.
 pub(super) fn recognized<D: Read + Seek>(sectors: &mut Sectors<D>) -> Result<bool, DiscFault> {
-    let mut unknown = 0_u8;
+    const BEFORE: [&[u8; 5]; 4] = [b"BEA01", b"BOOT2", b"CD001", b"CDW02"];
+    let mut unknown = false;
     for index in 0..RECOGNITIONS {
         let offset = RECOGNITION.saturating_add(index.saturating_mul(SECTOR));
-        match sectors.view(offset, 8)?.get(1..6) {
-            Some(b"NSR02" | b"NSR03") => return Ok(true),
-            Some(b"BEA01" | b"BOOT2" | b"CD001" | b"CDW02") => unknown = 0,
-            Some(b"TEA01") => return Ok(false),
+        let name = sectors.view(offset, 8)?.get(1..6).unwrap_or_default();
+        if [b"NSR02", b"NSR03"].iter().any(|known| name == *known) {
+            return Ok(true);
+        }
+        if BEFORE.iter().any(|known| name == *known) {
+            unknown = false;
+        } else if unknown || name == b"TEA01" {
+            return Ok(false);
+        } else {
             // With blocks of 4096 bytes every second sector here is empty.
-            _ if unknown == 0 => unknown = 1,
-            _ => return Ok(false),
+            unknown = true;
         }
     }
     Ok(false)
@@ -79,6 +86,13 @@ enum Place {
     FromEnd(u64),
 }
 
+const PLACES: [Place; 4] = [
+    Place::Block(256),
+    Place::FromEnd(1),
+    Place::FromEnd(257),
+    Place::Block(512),
+];
+
 impl Place {
     fn block(&self, length: Option<u64>, block_size: u32) -> Option<u32> {
         match *self {
@@ -91,29 +105,27 @@ impl Place {
     }
 }
 
+/// What an anchor is tried for.
+type Open<'a, D, T> = dyn FnMut(&mut Sectors<D>, &Anchor) -> Result<T, DiscFault> + 'a;
+
 /// Tries anchor after anchor until one leads to what `open` wants.
 ///
 /// The block size is not written down before the logical volume descriptor, but an anchor carries its own
 /// block number, which fits its place for one block size only. Optical drives come first.
 pub(super) fn try_anchors<D: Read + Seek, T>(
     sectors: &mut Sectors<D>,
-    mut open: impl FnMut(&mut Sectors<D>, Anchor) -> Result<T, DiscFault>,
+    open: &mut Open<'_, D, T>,
 ) -> Result<T, DiscFault> {
     let length = sectors.length();
     let mut fault = None;
-    for place in [
-        Place::Block(256),
-        Place::FromEnd(1),
-        Place::FromEnd(257),
-        Place::Block(512),
-    ] {
-        for block_size in [2048, 512, 4096, 1024] {
+    for place in &PLACES {
+        for &block_size in &[2048, 512, 4096, 1024] {
             let Some(block) = place.block(length, block_size) else {
                 continue;
             };
             let result = match anchor(sectors, block_size, block) {
                 Ok(None) | Err(DiscFault::Short { .. }) => continue,
-                Ok(Some(anchor)) => open(sectors, anchor),
+                Ok(Some(anchor)) => open(sectors, &anchor),
                 Err(fault) => Err(fault),
             };
             match result {
@@ -133,6 +145,7 @@ pub(super) fn try_anchors<D: Read + Seek, T>(
     }))
 }
 
+#[inline(never)] // In one frame with its caller each access to the stack is longer.
 fn anchor<D: Read + Seek>(
     sectors: &mut Sectors<D>,
     block_size: u32,
@@ -160,9 +173,9 @@ pub(super) struct Described {
     pub(super) revision: u16,
     pub(super) label: Label,
     pub(super) file_set: Address,
-    pub(super) partitions: Vec<Partition, PARTITIONS>,
+    pub(super) partitions: Vec<Partition>,
     /// The partition maps of the logical volume, as they are on the disc.
-    pub(super) maps: Vec<u8, MAPS>,
+    pub(super) maps: Vec<u8>,
     pub(super) map_count: u32,
     /// Where the logical volume descriptor is.
     pub(super) offset: u64,
@@ -180,8 +193,8 @@ pub(super) struct Partition {
 /// Reads the main descriptor sequence, else the reserve one.
 pub(super) fn describe<D: Read + Seek>(
     sectors: &mut Sectors<D>,
-    anchor: Anchor,
-) -> Result<Described, DiscFault> {
+    anchor: &Anchor,
+) -> Result<Box<Described>, DiscFault> {
     sequence(sectors, anchor, anchor.main)
         .or_else(|fault| sequence(sectors, anchor, anchor.reserve).map_err(|_| fault))
 }
@@ -189,14 +202,14 @@ pub(super) fn describe<D: Read + Seek>(
 /// Reads one volume descriptor sequence (ECMA-167 3/8.4.2) and keeps the prevailing descriptors.
 fn sequence<D: Read + Seek>(
     sectors: &mut Sectors<D>,
-    anchor: Anchor,
+    anchor: &Anchor,
     extent: Extent,
-) -> Result<Described, DiscFault> {
+) -> Result<Box<Described>, DiscFault> {
     let size = u64::from(anchor.block_size);
     let mut block = extent.block;
     let mut left = anchor.blocks(extent);
-    let mut partitions = Vec::<Partition, PARTITIONS>::new();
-    let mut logical: Option<(u32, Described)> = None;
+    let mut partitions = Vec::<Partition>::new();
+    let mut logical: Option<(u32, Box<Described>)> = None;
     let mut primary: Option<(u32, Label)> = None;
     let mut damaged = None;
     for _ in 0..DESCRIPTORS {
@@ -233,18 +246,20 @@ fn sequence<D: Read + Seek>(
             }
             identifier::PARTITION => {
                 let partition = Partition::parse(bytes).ok_or(here)?;
+                let is_full = partitions.len() == PARTITIONS;
                 match partitions
                     .iter_mut()
                     .find(|kept| kept.number == partition.number)
                 {
                     Some(kept) if kept.sequence <= number => *kept = partition,
                     Some(_) => {}
-                    None => partitions
-                        .push(partition)
-                        .map_err(|_| DiscFault::Unsupported {
+                    None if is_full => {
+                        return Err(DiscFault::Unsupported {
                             feature: Feature::ManyPartitions,
                             sector: sector_of(offset),
-                        })?,
+                        });
+                    }
+                    None => partitions.push(partition),
                 }
             }
             identifier::LOGICAL_VOLUME if logical.as_ref().is_none_or(|kept| kept.0 <= number) => {
@@ -281,7 +296,8 @@ impl Partition {
 
 impl Described {
     /// Parses a logical volume descriptor (ECMA-167 3/10.6); its partitions are filled in later.
-    fn parse(bytes: &[u8], block_size: u32, offset: u64) -> Result<Self, DiscFault> {
+    #[inline(never)] // In one frame with its caller each access to the stack is longer.
+    fn parse(bytes: &[u8], block_size: u32, offset: u64) -> Result<Box<Self>, DiscFault> {
         let sector = sector_of(offset);
         let damaged = DiscFault::Damaged {
             structure: Structure::LogicalVolume,
@@ -309,19 +325,20 @@ impl Described {
                 DiscFault::Unsupported { feature, sector }
             });
         }
-        Ok(Self {
+        if maps.len() > MAPS {
+            let feature = Feature::ManyPartitions;
+            return Err(DiscFault::Unsupported { feature, sector });
+        }
+        Ok(Box::new(Self {
             block_size,
             revision,
             // A label is for people to read; a broken one is no reason to refuse the disc.
             label: bytes.get(84..212).and_then(name::label).unwrap_or_default(),
             file_set,
             partitions: Vec::new(),
-            maps: Vec::from_slice(maps).map_err(|_| DiscFault::Unsupported {
-                feature: Feature::ManyPartitions,
-                sector,
-            })?,
+            maps: maps.into(),
             map_count,
             offset,
-        })
+        }))
     }
 }
