@@ -4,12 +4,15 @@
 //! does not tell. Follows UEFI 2.10 chapter 5 and, where real disks differ, the kernel's
 //! `block/partitions/{efi,msdos}.c`, whose numbers and PARTUUIDs these are.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
 use core::ops::ControlFlow;
 
 use crc::{Crc, Table};
 use embedded_io::{Error as _, ErrorKind, Read, Seek, SeekFrom};
-use heapless::String;
+
+use super::superblock::push_uuid;
 
 /// Bit by bit: a table would outweigh all the rest of this file, for 16 KiB once a disk.
 const CRC: Crc<u32, Table<0>> = Crc::<u32, Table<0>>::new(&crc::CRC_32_ISO_HDLC);
@@ -29,11 +32,11 @@ pub struct Partition {
     /// Its number, as in `sda2`.
     pub number: u32,
     /// Its PARTUUID in lower case: a GUID, or `SSSSSSSS-PP` of an MBR disk.
-    pub id: String<36>,
+    pub id: String,
     /// Its type: a GUID, or `0x83` of an MBR disk.
-    pub kind: String<36>,
+    pub kind: String,
     /// Its PARTLABEL; empty on an MBR disk.
-    pub label: String<108>,
+    pub label: String,
 }
 
 /// Why there are no partitions to tell.
@@ -72,7 +75,7 @@ pub fn each_partition<D: Read + Seek>(
         device: disk,
         sector_bytes: sector_bytes as u64,
         last: 0,
-        buffer: [0; MAX_SECTOR],
+        buffer: alloc::vec![0; MAX_SECTOR],
     };
     let bytes = disk
         .device
@@ -95,7 +98,7 @@ struct Disk<D> {
     device: D,
     sector_bytes: u64,
     last: u64,
-    buffer: [u8; MAX_SECTOR],
+    buffer: Vec<u8>,
 }
 
 impl<D: Read + Seek> Disk<D> {
@@ -124,11 +127,15 @@ impl<D: Read + Seek> Disk<D> {
     }
 }
 
+#[expect(clippy::inline_always, reason = "the check is shorter than a call")]
+#[inline(always)]
 fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     let field = bytes.get(offset..)?.first_chunk::<4>()?;
     Some(u32::from_le_bytes(*field))
 }
 
+#[expect(clippy::inline_always, reason = "the check is shorter than a call")]
+#[inline(always)]
 fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     let field = bytes.get(offset..)?.first_chunk::<8>()?;
     Some(u64::from_le_bytes(*field))
@@ -166,6 +173,7 @@ impl Header {
     }
 }
 
+#[inline(never)] // In one frame with its caller each access to the stack is longer.
 fn each_gpt<D: Read + Seek>(
     disk: &mut Disk<D>,
     visit: &mut dyn FnMut(&Partition) -> ControlFlow<()>,
@@ -216,8 +224,7 @@ fn gpt_partition(entry: &[u8], number: u32) -> Option<Partition> {
         .iter()
         .map(|unit| u16::from_le_bytes(*unit));
     for letter in char::decode_utf16(units.take_while(|&unit| unit != 0)) {
-        // 36 units make 108 bytes at most, so this cannot overflow.
-        let _ = partition
+        partition
             .label
             .push(letter.unwrap_or(char::REPLACEMENT_CHARACTER));
     }
@@ -225,21 +232,15 @@ fn gpt_partition(entry: &[u8], number: u32) -> Option<Partition> {
 }
 
 /// Writes a GUID, of which the first three fields are little-endian.
-fn guid(bytes: &[u8; 16]) -> String<36> {
-    const ORDER: [usize; 16] = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
-    let mut text = String::new();
-    for (at, byte) in ORDER
-        .iter()
-        .filter_map(|&place| bytes.get(place))
-        .enumerate()
-    {
-        let dash = if matches!(at, 4 | 6 | 8 | 10) {
-            "-"
-        } else {
-            ""
-        };
-        let _ = write!(text, "{dash}{byte:02x}");
+fn guid(bytes: &[u8; 16]) -> String {
+    let mut id = *bytes;
+    for field in [0..4, 4..6, 6..8] {
+        if let Some(field) = id.get_mut(field) {
+            field.reverse();
+        }
     }
+    let mut text = String::new();
+    push_uuid(&mut text, &id);
     text
 }
 
@@ -290,6 +291,7 @@ impl BootRecord {
     }
 }
 
+#[inline(never)] // In one frame with its caller each access to the stack is longer.
 fn each_mbr<D: Read + Seek>(
     disk: &mut Disk<D>,
     first: &BootRecord,
@@ -305,7 +307,7 @@ fn each_mbr<D: Read + Seek>(
         visit(&partition)
     };
     let mut any = false;
-    for (number, slot) in (1..).zip(first.slots) {
+    for (number, &slot) in (1..).zip(&first.slots) {
         if slot.kind == 0 || slot.sectors == 0 {
             continue;
         }
@@ -314,7 +316,7 @@ fn each_mbr<D: Read + Seek>(
             return Ok(());
         }
     }
-    let Some(extended) = first.slots.into_iter().find(|slot| slot.is_extended()) else {
+    let Some(extended) = first.slots.iter().find(|slot| slot.is_extended()) else {
         return if any {
             Ok(())
         } else {
@@ -328,18 +330,18 @@ fn each_mbr<D: Read + Seek>(
         let Some(link) = BootRecord::parse(disk.sector(here)?) else {
             break;
         };
-        for slot in link.slots.into_iter().take(2) {
+        for slot in link.slots.iter().take(2) {
             if slot.sectors == 0 || slot.is_extended() {
                 continue;
             }
-            if show(number, slot).is_break() {
+            if show(number, *slot).is_break() {
                 return Ok(());
             }
             number = number.saturating_add(1);
         }
         let next = link
             .slots
-            .into_iter()
+            .iter()
             .find(|slot| slot.is_extended() && slot.sectors != 0);
         match next {
             Some(slot) => here = base.saturating_add(u64::from(slot.start)),
@@ -353,8 +355,7 @@ fn each_mbr<D: Read + Seek>(
 mod tests {
     use super::*;
     use std::path::PathBuf;
-    use std::string::{String, ToString};
-    use std::vec::Vec;
+    use std::string::ToString;
     use std::{format, fs, vec};
 
     /// A disk in memory.
@@ -453,9 +454,9 @@ mod tests {
                 .map(|p| {
                     (
                         p.number.to_string(),
-                        p.id.to_string(),
-                        p.kind.to_string(),
-                        p.label.to_string(),
+                        p.id.clone(),
+                        p.kind.clone(),
+                        p.label.clone(),
                     )
                 })
                 .collect();

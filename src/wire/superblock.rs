@@ -5,18 +5,14 @@
 //! message can name them. Offsets follow the kernel's `fs/*/` headers, ECMA-119 and ECMA-167, the LUKS
 //! and LVM2 on-disk formats and `md_p.h`; the answers are those of `blkid -p`.
 
+use alloc::string::String;
 use core::fmt::{self, Write as _};
-
-use heapless::String;
 
 /// How many first bytes of a device are looked at: the btrfs superblock at 64 KiB is the last.
 ///
 /// Fewer are fine when the device is shorter. Not seen from here: RAID metadata at the end of a
 /// device (md 0.90 and 1.0), and the label of a UDF volume, which lies behind 512 KiB.
 pub const PROBE_BYTES: usize = 68 << 10;
-
-/// Longest label of all types: btrfs.
-const MAX_LABEL: usize = 256;
 
 /// The type of what lies on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,9 +114,9 @@ pub struct Superblock {
     /// The type.
     pub kind: Kind,
     /// The id as `blkid` prints it: 8-4-4-4-12, `ABCD-1234` for FAT; empty when there is none.
-    pub uuid: String<40>,
+    pub uuid: String,
     /// The label without padding; empty when there is none or it is not UTF-8.
-    pub label: String<MAX_LABEL>,
+    pub label: String,
 }
 
 impl Superblock {
@@ -129,12 +125,15 @@ impl Superblock {
     /// Where several would fit, the outer container wins: what is inside LUKS or RAID shows through
     /// in some layouts, and mounting it would damage it.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let start = Bytes(bytes);
-        [
+        const PROBES: [fn(Bytes<'_>, &mut Superblock) -> Option<Kind>; 12] = [
             luks, lvm2, md, swap, btrfs, xfs, ext, erofs, squashfs, udf, iso9660, vfat,
-        ]
-        .iter()
-        .find_map(|probe| probe(start))
+        ];
+        let mut found = Self::new(Kind::Ext4);
+        // A probe that fits says the kind, and only such a one writes the id and the label.
+        found.kind = PROBES
+            .iter()
+            .find_map(|probe| probe(Bytes(bytes), &mut found))?;
+        Some(found)
     }
 
     /// Tells whether `uuid` names this; upper and lower case are alike.
@@ -151,27 +150,47 @@ impl Superblock {
     }
 
     /// Takes 16 bytes as a UUID; all zeros mean that there is none.
-    fn with_uuid(mut self, id: Option<&[u8]>) -> Self {
-        if let Some(id) = id.filter(|id| id.len() == 16 && id.iter().any(|&byte| byte != 0)) {
-            for (at, byte) in id.iter().enumerate() {
-                let dash = if matches!(at, 4 | 6 | 8 | 10) {
-                    "-"
-                } else {
-                    ""
-                };
-                let _ = write!(self.uuid, "{dash}{byte:02x}");
+    fn set_uuid(&mut self, id: Option<&[u8]>) {
+        if let Some(id) = id.and_then(<[u8]>::as_array)
+            && *id != [0; 16]
+        {
+            push_uuid(&mut self.uuid, id);
+        }
+    }
+
+    /// Takes letters and digits as the id, with dashes before the places in `dashes`.
+    fn set_id(&mut self, letters: &[u8], dashes: &[usize]) {
+        for (at, letter) in letters.iter().enumerate() {
+            if letter.is_ascii_alphanumeric() {
+                if dashes.contains(&at) {
+                    self.uuid.push('-');
+                }
+                self.uuid.push(*letter as char);
             }
         }
-        self
     }
 
     /// Takes a label that ends at the first NUL, or at its field, less the spaces that pad it.
-    fn with_label(mut self, field: Option<&[u8]>) -> Self {
-        let text = field.and_then(|field| field.split(|&byte| byte == 0).next());
-        if let Some(Ok(text)) = text.map(str::from_utf8) {
-            self.label = String::try_from(text.trim_end()).unwrap_or_default();
+    fn set_label(&mut self, field: Option<&[u8]>) {
+        if let Some(text) = field.and_then(text) {
+            self.label = text.trim_end().into();
         }
-        self
+    }
+}
+
+/// Reads text that ends at the first NUL, or at its field.
+fn text(field: &[u8]) -> Option<&str> {
+    let end = field.iter().position(|&byte| byte == 0);
+    str::from_utf8(field.get(..end.unwrap_or(field.len()))?).ok()
+}
+
+/// Writes a UUID in lower case, 8-4-4-4-12.
+pub(super) fn push_uuid(text: &mut String, id: &[u8; 16]) {
+    for (at, byte) in id.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        let _ = write!(text, "{byte:02x}");
     }
 }
 
@@ -213,95 +232,70 @@ impl<'a> Bytes<'a> {
     }
 }
 
-fn luks(start: Bytes<'_>) -> Option<Superblock> {
+fn luks(start: Bytes<'_>, found: &mut Superblock) -> Option<Kind> {
     if !start.has(0, b"LUKS\xba\xbe") {
         return None;
     }
-    let mut found = Superblock::new(Kind::Luks);
-    let text = start.at(168, 40)?.split(|&byte| byte == 0).next()?;
-    found.uuid = str::from_utf8(text)
-        .ok()
-        .and_then(|id| String::try_from(id).ok())
-        .unwrap_or_default();
+    found.uuid = start.at(168, 40).and_then(text)?.into();
     // Version 1 has the name of its cipher where version 2 has the label.
-    match start.array(6).map(u16::from_be_bytes) {
-        Some(2) => Some(found.with_label(start.at(24, 48))),
-        _ => Some(found),
+    if start.array(6).map(u16::from_be_bytes) == Some(2) {
+        found.set_label(start.at(24, 48));
     }
+    Some(Kind::Luks)
 }
 
-fn lvm2(start: Bytes<'_>) -> Option<Superblock> {
+fn lvm2(start: Bytes<'_>, found: &mut Superblock) -> Option<Kind> {
     // The label is in one of the first four sectors.
     let label = [0, 512, 1024, 1536]
-        .into_iter()
-        .filter_map(|offset| start.part(offset))
+        .iter()
+        .filter_map(|&offset| start.part(offset))
         .find(|label| label.has(0, b"LABELONE") && label.has(24, b"LVM2 001"))?;
     let id = label.at(label.u32_le(20)? as usize, 32)?;
-    let mut found = Superblock::new(Kind::Lvm2);
-    for (at, byte) in id
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| byte.is_ascii_alphanumeric())
-    {
-        let dash = if matches!(at, 6 | 10 | 14 | 18 | 22 | 26) {
-            "-"
-        } else {
-            ""
-        };
-        let _ = write!(found.uuid, "{dash}{}", *byte as char);
-    }
-    Some(found)
+    found.set_id(id, &[6, 10, 14, 18, 22, 26]);
+    Some(Kind::Lvm2)
 }
 
-fn md(start: Bytes<'_>) -> Option<Superblock> {
+fn md(start: Bytes<'_>, found: &mut Superblock) -> Option<Kind> {
     // Version 1.1 lies at the start, 1.2 after 4 KiB.
     let block = [0, 4096]
-        .into_iter()
-        .filter_map(|offset| start.part(offset))
+        .iter()
+        .filter_map(|&offset| start.part(offset))
         .find(|block| block.u32_le(0) == Some(0xa92b_4efc) && block.u32_le(4) == Some(1))?;
-    Some(
-        Superblock::new(Kind::Md)
-            .with_uuid(block.at(16, 16))
-            .with_label(block.at(32, 32)),
-    )
+    found.set_uuid(block.at(16, 16));
+    found.set_label(block.at(32, 32));
+    Some(Kind::Md)
 }
 
-fn swap(start: Bytes<'_>) -> Option<Superblock> {
+fn swap(start: Bytes<'_>, found: &mut Superblock) -> Option<Kind> {
     // The mark ends the first page, and pages have several sizes.
     [4086, 8182, 16374, 32758, 65526]
-        .into_iter()
-        .find(|&mark| start.has(mark, b"SWAPSPACE2"))?;
-    Some(
-        Superblock::new(Kind::Swap)
-            .with_uuid(start.at(1036, 16))
-            .with_label(start.at(1052, 16)),
-    )
+        .iter()
+        .find(|&&mark| start.has(mark, b"SWAPSPACE2"))?;
+    found.set_uuid(start.at(1036, 16));
+    found.set_label(start.at(1052, 16));
+    Some(Kind::Swap)
 }
 
-fn btrfs(start: Bytes<'_>) -> Option<Superblock> {
+fn btrfs(start: Bytes<'_>, found: &mut Superblock) -> Option<Kind> {
     let block = start
         .part(0x10000)
         .filter(|block| block.has(0x40, b"_BHRfS_M"))?;
-    Some(
-        Superblock::new(Kind::Btrfs)
-            .with_uuid(block.at(0x20, 16))
-            .with_label(block.at(0x12b, 256)),
-    )
+    found.set_uuid(block.at(0x20, 16));
+    found.set_label(block.at(0x12b, 256));
+    Some(Kind::Btrfs)
 }
 
-fn xfs(start: Bytes<'_>) -> Option<Superblock> {
+fn xfs(start: Bytes<'_>, found: &mut Superblock) -> Option<Kind> {
     let block_size = start.has(0, b"XFSB").then(|| start.u32_be(4)).flatten()?;
     if !block_size.is_power_of_two() || !(512..=65536).contains(&block_size) {
         return None;
     }
-    Some(
-        Superblock::new(Kind::Xfs)
-            .with_uuid(start.at(32, 16))
-            .with_label(start.at(108, 12)),
-    )
+    found.set_uuid(start.at(32, 16));
+    found.set_label(start.at(108, 12));
+    Some(Kind::Xfs)
 }
 
-fn ext(start: Bytes<'_>) -> Option<Superblock> {
+fn ext(start: Bytes<'_>, found: &mut Superblock) -> Option<Kind> {
     let block = start
         .part(1024)
         .filter(|block| block.u16_le(56) == Some(0xef53))?;
@@ -320,27 +314,23 @@ fn ext(start: Bytes<'_>) -> Option<Superblock> {
         (true, false) => Kind::Ext2,
         (false, _) => Kind::Ext4,
     };
-    Some(
-        Superblock::new(kind)
-            .with_uuid(block.at(104, 16))
-            .with_label(block.at(120, 16)),
-    )
+    found.set_uuid(block.at(104, 16));
+    found.set_label(block.at(120, 16));
+    Some(kind)
 }
 
-fn erofs(start: Bytes<'_>) -> Option<Superblock> {
+fn erofs(start: Bytes<'_>, found: &mut Superblock) -> Option<Kind> {
     let block = start
         .part(1024)
         .filter(|block| block.u32_le(0) == Some(0xe0f5_e1e2))?;
-    Some(
-        Superblock::new(Kind::Erofs)
-            .with_uuid(block.at(48, 16))
-            .with_label(block.at(64, 16)),
-    )
+    found.set_uuid(block.at(48, 16));
+    found.set_label(block.at(64, 16));
+    Some(Kind::Erofs)
 }
 
-fn squashfs(start: Bytes<'_>) -> Option<Superblock> {
+fn squashfs(start: Bytes<'_>, _: &mut Superblock) -> Option<Kind> {
     let version_4 = start.has(0, b"hsqs") && start.u16_le(28) == Some(4);
-    version_4.then(|| Superblock::new(Kind::Squashfs))
+    version_4.then_some(Kind::Squashfs)
 }
 
 /// The volume recognition sequence: 2048-byte descriptors from sector 16 on.
@@ -348,37 +338,30 @@ fn descriptors(start: Bytes<'_>) -> impl Iterator<Item = Bytes<'_>> {
     (16..32).map_while(move |sector: usize| start.part(sector.checked_mul(2048)?))
 }
 
-fn udf(start: Bytes<'_>) -> Option<Superblock> {
+fn udf(start: Bytes<'_>, _: &mut Superblock) -> Option<Kind> {
     let mut after_begin = descriptors(start).skip_while(|descriptor| !descriptor.has(1, b"BEA01"));
     after_begin
         .find(|descriptor| descriptor.has(1, b"NSR02") || descriptor.has(1, b"NSR03"))
-        .map(|_| Superblock::new(Kind::Udf))
+        .map(|_| Kind::Udf)
 }
 
-fn iso9660(start: Bytes<'_>) -> Option<Superblock> {
+fn iso9660(start: Bytes<'_>, found: &mut Superblock) -> Option<Kind> {
     let volume = descriptors(start)
         .take_while(|descriptor| descriptor.has(1, b"CD001") && !descriptor.has(0, &[255]))
         .find(|descriptor| descriptor.has(0, &[1]))?;
-    let mut found = Superblock::new(Kind::Iso9660).with_label(volume.at(40, 32));
+    found.set_label(volume.at(40, 32));
     // The id is the date of the last change, else of the making: YYYYMMDDHHMMSScc.
     let date = [830, 813]
-        .into_iter()
-        .filter_map(|offset| volume.at(offset, 16))
+        .iter()
+        .filter_map(|&offset| volume.at(offset, 16))
         .find(|date| {
             date.iter().all(u8::is_ascii_digit) && date.iter().any(|&digit| digit != b'0')
         });
-    for (at, &digit) in date.unwrap_or(&[]).iter().enumerate() {
-        let dash = if matches!(at, 4 | 6 | 8 | 10 | 12 | 14) {
-            "-"
-        } else {
-            ""
-        };
-        let _ = write!(found.uuid, "{dash}{}", digit as char);
-    }
-    Some(found)
+    found.set_id(date.unwrap_or_default(), &[4, 6, 8, 10, 12, 14]);
+    Some(Kind::Iso9660)
 }
 
-fn vfat(start: Bytes<'_>) -> Option<Superblock> {
+fn vfat(start: Bytes<'_>, found: &mut Superblock) -> Option<Kind> {
     let fat32 = start.has(82, b"FAT32   ");
     let fat16 = start.has(54, b"FAT16   ") || start.has(54, b"FAT12   ");
     let sector = start.u16_le(11)?;
@@ -393,13 +376,13 @@ fn vfat(start: Bytes<'_>) -> Option<Superblock> {
         return None;
     }
     let (serial, label) = if fat32 { (67, 71) } else { (39, 43) };
-    let mut found = Superblock::new(Kind::Vfat);
     let serial = start.u32_le(serial)?;
     if serial != 0 {
         let _ = write!(found.uuid, "{:04X}-{:04X}", serial >> 16, serial & 0xffff);
     }
     let label = start.at(label, 11).filter(|label| *label != b"NO NAME    ");
-    Some(found.with_label(label))
+    found.set_label(label);
+    Some(Kind::Vfat)
 }
 
 impl fmt::Display for Superblock {
@@ -412,7 +395,6 @@ impl fmt::Display for Superblock {
 mod tests {
     use super::*;
     use std::path::PathBuf;
-    use std::string::String;
     use std::vec::Vec;
     use std::{format, fs, vec};
 
@@ -475,21 +457,17 @@ mod tests {
     fn a_uuid_is_the_same_in_either_case_and_no_uuid_is_none() {
         let mut block = Superblock::new(Kind::Ext4);
         assert!(!block.has_uuid(""));
-        block = block.with_uuid(Some(&[0; 16]));
+        block.set_uuid(Some(&[0; 16]));
         assert!(!block.has_uuid("00000000-0000-0000-0000-000000000000"));
-        block = block.with_uuid(Some(&[0xab; 16]));
+        block.set_uuid(Some(&[0xab; 16]));
         assert!(block.has_uuid("ABABABAB-abab-abab-abab-abababababab"));
     }
 
     #[test]
     fn a_label_that_is_not_utf8_is_no_label() {
-        assert_eq!(
-            Superblock::new(Kind::Xfs)
-                .with_label(Some(b"\xff\xfe"))
-                .label
-                .as_str(),
-            ""
-        );
+        let mut block = Superblock::new(Kind::Xfs);
+        block.set_label(Some(b"\xff\xfe"));
+        assert_eq!(block.label, "");
     }
 
     #[test]
