@@ -5,16 +5,16 @@
 //! and `kernel/params.c`, `Documentation/admin-guide/kernel-parameters.rst`, and for the names of a
 //! root `block/early-lookup.c`; udev's links are understood too, since no udev runs beside us.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
-
-use heapless::String;
 
 /// Longest device path, label or id that `root=` may name; a btrfs label has 255 bytes.
 pub const MAX_NAME: usize = 255;
 
 /// What one `root=` says.
-type Name = String<MAX_NAME>;
+type Name = String;
 
 /// One argument: `name` or `name=value`, without its quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,21 +41,21 @@ impl<'a> CommandLine<'a> {
     /// Walks over the arguments for the kernel and for us: those before a bare `--`.
     ///
     /// A word that is not UTF-8 is left out.
-    pub fn arguments(&self) -> impl Iterator<Item = Argument<'a>> + use<'a> {
-        Words { rest: self.text }
-            .take_while(|word| !word.ends_options())
-            .filter_map(Word::argument)
+    pub fn arguments(&self) -> Arguments<'a> {
+        Arguments(Words { rest: self.text })
     }
 
     /// Finds the last `name=value`, or the empty string when the last one is the bare `name`.
     ///
     /// Dashes and underscores in the name are alike, as they are to the kernel.
     pub fn value(&self, name: &str) -> Option<&'a str> {
-        let last = self
-            .arguments()
-            .filter(|argument| same_name(argument.name, name))
-            .last()?;
-        Some(last.value.unwrap_or(""))
+        let mut last = None;
+        for argument in self.arguments() {
+            if same_name(argument.name, name) {
+                last = Some(argument.value.unwrap_or(""));
+            }
+        }
+        last
     }
 
     /// Tells whether `name` is there, with or without a value.
@@ -65,10 +65,13 @@ impl<'a> CommandLine<'a> {
 
     /// Finds the value of `preroot.NAME`; the empty string when it is given without one.
     pub fn preroot(&self, name: &str) -> Option<&'a str> {
-        self.module_parameters("preroot")
-            .filter(|parameter| same_name(parameter.name, name))
-            .last()
-            .map(|parameter| parameter.value.unwrap_or(""))
+        let mut last = None;
+        for parameter in self.module_parameters("preroot") {
+            if same_name(parameter.name, name) {
+                last = Some(parameter.value.unwrap_or(""));
+            }
+        }
+        last
     }
 
     /// Walks over the `MODULE.parameter[=value]` of one module, as `parameter` and value.
@@ -120,14 +123,21 @@ impl<'a> CommandLine<'a> {
 
     /// Tells whether the root is to be mounted writable: the last of `ro` and `rw` decides.
     pub fn root_writable(&self) -> Option<bool> {
-        self.arguments()
-            .filter(|argument| argument.value.is_none())
-            .filter_map(|argument| match argument.name {
-                "rw" => Some(true),
-                "ro" => Some(false),
-                _ => None,
-            })
-            .last()
+        let mut last = None;
+        for argument in self.arguments() {
+            match argument {
+                Argument {
+                    name: "rw",
+                    value: None,
+                } => last = Some(true),
+                Argument {
+                    name: "ro",
+                    value: None,
+                } => last = Some(false),
+                _ => {}
+            }
+        }
+        last
     }
 
     /// Gives the program of `init=`.
@@ -227,6 +237,22 @@ impl<'a> Word<'a> {
             None => None,
         };
         Some(Argument { name, value })
+    }
+}
+
+/// The arguments of a command line.
+pub struct Arguments<'a>(Words<'a>);
+
+impl<'a> Iterator for Arguments<'a> {
+    type Item = Argument<'a>;
+
+    fn next(&mut self) -> Option<Argument<'a>> {
+        loop {
+            let word = self.0.next().filter(|word| !word.ends_options())?;
+            if let Some(argument) = word.argument() {
+                return Some(argument);
+            }
+        }
     }
 }
 
@@ -411,34 +437,32 @@ impl RootSpec {
         if value.is_empty() {
             return Err(RootSpecFault::Empty);
         }
-        match tag {
-            "UUID" => named(value).map(Self::Uuid),
-            "LABEL" => decode(value).map(Self::Label),
-            "PARTLABEL" => decode(value).map(Self::PartLabel),
-            "PARTUUID" => {
-                let (id, offset) = match value.split_once('/') {
-                    Some((id, rest)) => {
-                        let offset = rest.strip_prefix("PARTNROFF=").map(str::parse);
-                        (
-                            id,
-                            offset.and_then(Result::ok).ok_or(RootSpecFault::Unknown)?,
-                        )
-                    }
-                    None => (value, 0),
-                };
-                Ok(Self::PartUuid {
-                    id: named(id)?,
-                    offset,
-                })
-            }
+        let make: fn(Name) -> Self = match tag {
+            "UUID" => Self::Uuid,
+            "LABEL" => Self::Label,
+            "PARTLABEL" => Self::PartLabel,
+            "PARTUUID" => return Self::from_part_uuid(value),
             _ if NOT_DISKS
                 .iter()
                 .any(|prefix| prefix.strip_suffix('=') == Some(tag)) =>
             {
-                Err(RootSpecFault::NotADisk)
+                return Err(RootSpecFault::NotADisk);
             }
-            _ => Err(RootSpecFault::Unknown),
-        }
+            _ => return Err(RootSpecFault::Unknown),
+        };
+        let name = match tag {
+            "UUID" => named(value),
+            _ => decode(value),
+        };
+        name.map(make)
+    }
+
+    fn from_part_uuid(value: &str) -> Result<Self, RootSpecFault> {
+        let (id, offset) = match value.split_once('/') {
+            Some((id, rest)) => (id, part_offset(rest).ok_or(RootSpecFault::Unknown)?),
+            None => (value, 0),
+        };
+        named(id).map(|id| Self::PartUuid { id, offset })
     }
 }
 
@@ -457,7 +481,10 @@ impl fmt::Display for RootSpec {
 }
 
 fn named(text: &str) -> Result<Name, RootSpecFault> {
-    Name::try_from(text).map_err(|_| RootSpecFault::TooLong)
+    if text.len() > MAX_NAME {
+        return Err(RootSpecFault::TooLong);
+    }
+    Ok(text.into())
 }
 
 fn unquote(text: &str) -> &str {
@@ -469,7 +496,7 @@ fn unquote(text: &str) -> &str {
 
 /// Undoes udev's encoding of a label: `\x20` is a space.
 fn decode(text: &str) -> Result<Name, RootSpecFault> {
-    let mut bytes = heapless::Vec::<u8, MAX_NAME>::new();
+    let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((&first, tail)) = rest.split_first() {
         let (byte, tail) = match tail {
@@ -482,10 +509,27 @@ fn decode(text: &str) -> Result<Name, RootSpecFault> {
             }
             _ => (first, tail),
         };
-        bytes.push(byte).map_err(|_| RootSpecFault::TooLong)?;
+        if bytes.len() == MAX_NAME {
+            return Err(RootSpecFault::TooLong);
+        }
+        bytes.push(byte);
         rest = tail;
     }
     Name::from_utf8(bytes).map_err(|_| RootSpecFault::Unknown)
+}
+
+/// Reads `PARTNROFF=` and a number with or without a sign.
+fn part_offset(text: &str) -> Option<i32> {
+    let text = text.strip_prefix("PARTNROFF=")?;
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    // The parser takes a sign of its own.
+    let number: u32 = digits.parse().ok().filter(|_| !digits.starts_with('+'))?;
+    let number = i32::try_from(number).ok()?;
+    Some(if text.starts_with('-') {
+        number.saturating_neg()
+    } else {
+        number
+    })
 }
 
 /// Reads `MAJOR:MINOR` in decimal, or the kernel's packed number in hexadecimal (`fe01`).
@@ -525,7 +569,7 @@ mod tests {
     }
 
     fn name(text: &str) -> Name {
-        Name::try_from(text).unwrap()
+        Name::from(text)
     }
 
     #[test]
