@@ -4,19 +4,20 @@
 //! what the kernel command line says. Follows depmod(8), modprobe(8) and `finit_module(2)`; the
 //! coldplug is udev's: load what the modalias of every device in sysfs asks for.
 
-use alloc::string::String as Text;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::fmt;
 
-use heapless::String;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::{self, Errno};
 
 use super::sysfs;
 use crate::wire::cmdline::{CommandLine, same_name};
-use crate::wire::moddep::{Alias, Dependencies, Lines, SoftDependencies, Storage, split_path};
+use crate::wire::moddep::{
+    Alias, Dependencies, Lines, Section, SoftDependencies, Storage, split_path,
+};
 
 /// Longest module name; the kernel's own limit (`MODULE_NAME_LEN`).
 const MAX_NAME: usize = 56;
@@ -36,8 +37,6 @@ const MAX_ALIAS_BYTES: usize = 256 << 10;
 const MAX_MODALIAS: usize = 4096;
 /// `MODULE_INIT_COMPRESSED_FILE` of `include/uapi/linux/module.h`, since Linux 5.17.
 const COMPRESSED_FILE: i32 = 4;
-
-type Name = String<MAX_NAME>;
 
 /// How a module came to be there, or that it is not needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +117,7 @@ pub struct Counts {
 pub struct Modules<'a> {
     directory: OwnedFd,
     command_line: CommandLine<'a>,
-    outcomes: Vec<(Name, Outcome)>,
+    outcomes: Vec<(String, Outcome)>,
 }
 
 type Outcome = Result<Loaded, ModuleFault>;
@@ -134,11 +133,7 @@ impl<'a> Modules<'a> {
     pub fn open(release: &str, command_line: CommandLine<'a>) -> Option<Self> {
         ["/lib/modules/", "/usr/lib/modules/"]
             .iter()
-            .find_map(|place| {
-                let path = String::<128>::try_from(*place).ok();
-                let path = path.and_then(|mut path| path.push_str(release).ok().map(|()| path))?;
-                Self::open_directory(&path, command_line)
-            })
+            .find_map(|place| Self::open_directory(&[place, release].concat(), command_line))
     }
 
     fn open_directory(path: &str, command_line: CommandLine<'a>) -> Option<Self> {
@@ -166,7 +161,7 @@ impl<'a> Modules<'a> {
     pub fn coldplug(&mut self) -> Counts {
         let mut aliases = ModaliasList::default();
         aliases.collect("/sys/devices");
-        let texts: Vec<&str> = aliases.texts.iter().map(Text::as_str).collect();
+        let texts: Vec<&str> = aliases.texts.iter().map(String::as_str).collect();
         self.load_for(&texts)
     }
 
@@ -199,8 +194,8 @@ impl<'a> Modules<'a> {
     }
 
     /// Lists the modules for these modaliases in one pass, each once.
-    fn names_for(&self, modaliases: &[&str]) -> Vec<Name> {
-        let mut names = Vec::<Name>::new();
+    fn names_for(&self, modaliases: &[&str]) -> Vec<String> {
+        let mut names = Vec::<String>::new();
         self.each_line("modules.alias", &mut |line| {
             let Some(alias) = Alias::parse(line) else {
                 return;
@@ -208,10 +203,10 @@ impl<'a> Modules<'a> {
             let known = names.len() >= MAX_MODULES
                 || names.iter().any(|name| same_name(name, alias.module));
             if !known
+                && alias.module.len() <= MAX_NAME
                 && modaliases.iter().any(|modalias| alias.is_for(modalias))
-                && let Ok(name) = Name::try_from(alias.module)
             {
-                names.push(name);
+                names.push(alias.module.into());
             }
         });
         names
@@ -258,22 +253,32 @@ impl<'a> Modules<'a> {
             return outcome;
         }
         let text = self.soft_dependencies_of(name);
-        let soft = || text.lines().filter_map(SoftDependencies::parse);
-        for other in soft().flat_map(|line| line.before()) {
-            // They are wishes: without them the module has its own way to fail.
-            let _ = self.load_at(other, depth.saturating_add(1));
-        }
+        self.load_soft(&text, SoftDependencies::before, depth);
         // It may have come on the way round.
         let outcome = self.outcome(name).unwrap_or_else(|| {
             let outcome = self.insert(path, name, storage);
             self.remember(name, outcome)
         });
-        for other in soft().flat_map(|line| line.after()) {
-            let _ = self.load_at(other, depth.saturating_add(1));
-        }
+        self.load_soft(&text, SoftDependencies::after, depth);
         outcome
     }
 
+    /// Loads what one section of the soft dependencies in `text` names.
+    fn load_soft<'t>(
+        &mut self,
+        text: &'t str,
+        section: fn(&SoftDependencies<'t>) -> Section<'t>,
+        depth: u8,
+    ) {
+        for line in text.lines().filter_map(SoftDependencies::parse) {
+            for other in section(&line) {
+                // They are wishes: without them the module has its own way to fail.
+                let _ = self.load_at(other, depth.saturating_add(1));
+            }
+        }
+    }
+
+    #[inline(never)] // In one frame with its caller each access to the stack is longer.
     fn insert(&self, path: &str, name: &str, storage: Storage) -> Outcome {
         let parameters =
             Parameters::of(&self.command_line, name).ok_or(ModuleFault::LongParameters)?;
@@ -310,23 +315,25 @@ impl<'a> Modules<'a> {
     }
 
     fn remember(&mut self, name: &str, outcome: Outcome) -> Outcome {
-        let name = Name::try_from(name).map_err(|_| ModuleFault::Unknown)?;
+        if name.len() > MAX_NAME {
+            return Err(ModuleFault::Unknown);
+        }
         if self.outcomes.len() >= MAX_MODULES {
             return Err(ModuleFault::TooMany);
         }
-        self.outcomes.push((name, outcome));
+        self.outcomes.push((name.into(), outcome));
         outcome
     }
 
-    fn dependencies_of(&self, name: &str) -> Option<Text> {
-        self.find_line("modules.dep", |line| {
+    fn dependencies_of(&self, name: &str) -> Option<String> {
+        self.find_line("modules.dep", &|line| {
             Dependencies::parse(line).is_some_and(|found| found.is_of(name))
         })
     }
 
     /// Gives all lines of one module: each wish in its source is a line of its own.
-    fn soft_dependencies_of(&self, name: &str) -> Text {
-        let mut text = Text::new();
+    fn soft_dependencies_of(&self, name: &str) -> String {
+        let mut text = String::new();
         self.each_line("modules.softdep", &mut |line| {
             let is_its =
                 SoftDependencies::parse(line).is_some_and(|found| same_name(found.module, name));
@@ -340,14 +347,14 @@ impl<'a> Modules<'a> {
 
     fn is_built_in(&self, name: &str) -> bool {
         let is_it = |line: &str| split_path(line).is_some_and(|(own, _)| same_name(own, name));
-        self.find_line("modules.builtin", is_it).is_some()
+        self.find_line("modules.builtin", &is_it).is_some()
     }
 
-    fn find_line(&self, file: &str, fits: impl Fn(&str) -> bool) -> Option<Text> {
+    fn find_line(&self, file: &str, fits: &dyn Fn(&str) -> bool) -> Option<String> {
         let mut lines = Lines::new(self.index(file)?);
         while let Ok(Some(line)) = lines.next_line() {
             if fits(line) {
-                return Some(Text::from(line));
+                return Some(String::from(line));
             }
         }
         None
@@ -412,32 +419,32 @@ impl embedded_io::Read for Index {
 /// What the command line says to one module, as the kernel takes it.
 struct Parameters {
     /// Ends with a NUL.
-    text: heapless::Vec<u8, MAX_PARAMETERS>,
+    text: Vec<u8>,
 }
 
 impl Parameters {
     /// Collects them; `None` when they are too long.
     fn of(command_line: &CommandLine<'_>, module: &str) -> Option<Self> {
-        let mut text = heapless::Vec::new();
+        let mut text = Vec::new();
         for parameter in command_line.module_parameters(module) {
             if !text.is_empty() {
-                text.push(b' ').ok()?;
+                text.push(b' ');
             }
-            text.extend_from_slice(parameter.name.as_bytes()).ok()?;
+            text.extend_from_slice(parameter.name.as_bytes());
             if let Some(value) = parameter.value {
                 // The quotes are gone, and the kernel reads this by the same rules again.
-                let quote: &[u8] = if value.contains(char::is_whitespace) {
-                    b"\""
+                let quote = if value.contains(char::is_whitespace) {
+                    "\""
                 } else {
-                    b""
+                    ""
                 };
-                for piece in [b"=", quote, value.as_bytes(), quote] {
-                    text.extend_from_slice(piece).ok()?;
+                for piece in &["=", quote, value, quote] {
+                    text.extend_from_slice(piece.as_bytes());
                 }
             }
         }
-        text.push(0).ok()?;
-        Some(Self { text })
+        text.push(0);
+        (text.len() <= MAX_PARAMETERS).then_some(Self { text })
     }
 
     fn as_c_str(&self) -> &CStr {
@@ -448,7 +455,7 @@ impl Parameters {
 /// The modaliases of all devices, each once.
 #[derive(Default)]
 struct ModaliasList {
-    texts: Vec<Text>,
+    texts: Vec<String>,
     bytes: usize,
 }
 
@@ -489,7 +496,7 @@ impl ModaliasList {
         let fits = self.bytes.saturating_add(text.len()) <= MAX_ALIAS_BYTES;
         if fits && !text.is_empty() && !self.texts.iter().any(|known| known == text) {
             self.bytes = self.bytes.saturating_add(text.len());
-            self.texts.push(Text::from(text));
+            self.texts.push(String::from(text));
         }
     }
 }
@@ -555,11 +562,11 @@ mod tests {
         }
     }
 
-    fn names(modules: &Modules<'_>) -> Vec<Text> {
+    fn names(modules: &Modules<'_>) -> Vec<String> {
         modules
             .outcomes
             .iter()
-            .map(|(name, _)| name.to_string())
+            .map(|(name, _)| name.clone())
             .collect()
     }
 

@@ -4,6 +4,9 @@
 //! small buffer, for a full tree's are larger than all our memory. Follows depmod(8), `modules.dep`(5),
 //! modprobe.d(5) and fnmatch(3); names are compared with dashes and underscores alike, as kmod does.
 
+use alloc::vec::Vec;
+use core::str::SplitAsciiWhitespace;
+
 use embedded_io::Read;
 
 use super::cmdline::same_name;
@@ -14,7 +17,7 @@ pub const MAX_LINE: usize = 4096;
 /// Cuts what a reader gives into lines, without their ends.
 pub struct Lines<R> {
     source: R,
-    buffer: [u8; MAX_LINE],
+    buffer: Vec<u8>,
     start: usize,
     end: usize,
     too_long: bool,
@@ -26,7 +29,7 @@ impl<R: Read> Lines<R> {
     pub fn new(source: R) -> Self {
         Self {
             source,
-            buffer: [0; MAX_LINE],
+            buffer: alloc::vec![0; MAX_LINE],
             start: 0,
             end: 0,
             too_long: false,
@@ -151,12 +154,18 @@ pub struct Alias<'a> {
 impl<'a> Alias<'a> {
     /// Reads `alias PATTERN MODULE`; `None` for anything else.
     pub fn parse(line: &'a str) -> Option<Self> {
-        let mut words = line.split_ascii_whitespace();
-        let (keyword, pattern, module) = (words.next()?, words.next()?, words.next()?);
-        (keyword == "alias" && words.next().is_none()).then_some(Self { pattern, module })
+        let mut words = [""; 4];
+        for (word, found) in words.iter_mut().zip(line.split_ascii_whitespace()) {
+            *word = found;
+        }
+        match words {
+            ["alias", pattern, module, ""] if !module.is_empty() => Some(Self { pattern, module }),
+            _ => None,
+        }
     }
 
     /// Tells whether the module is for this modalias.
+    #[inline(never)] // In one frame with its caller each access to the stack is longer.
     pub fn is_for(&self, modalias: &str) -> bool {
         glob_matches(self.pattern, modalias)
     }
@@ -180,24 +189,43 @@ impl<'a> SoftDependencies<'a> {
     }
 
     /// Walks over the names to load before the module.
-    pub fn before(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+    pub fn before(&self) -> Section<'a> {
         self.section("pre:")
     }
 
     /// Walks over the names to load after it.
-    pub fn after(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+    pub fn after(&self) -> Section<'a> {
         self.section("post:")
     }
 
-    fn section(&self, wanted: &'static str) -> impl Iterator<Item = &'a str> + use<'a> {
-        let mut inside = false;
-        self.words.split_ascii_whitespace().filter(move |word| {
+    fn section(&self, wanted: &'static str) -> Section<'a> {
+        Section {
+            words: self.words.split_ascii_whitespace(),
+            wanted,
+            inside: false,
+        }
+    }
+}
+
+/// The names in one section of soft dependencies.
+pub struct Section<'a> {
+    words: SplitAsciiWhitespace<'a>,
+    wanted: &'static str,
+    inside: bool,
+}
+
+impl<'a> Iterator for Section<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        loop {
+            let word = self.words.next()?;
             if word.ends_with(':') {
-                inside = *word == wanted;
-                return false;
+                self.inside = word == self.wanted;
+            } else if self.inside {
+                return Some(word);
             }
-            inside
-        })
+        }
     }
 }
 
