@@ -4,12 +4,13 @@
 //! devtmpfs's. Follows the kernel's `Documentation/ABI/testing/sysfs-block` and, for the drives,
 //! `include/uapi/linux/cdrom.h`.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::cmp::Ordering;
 use core::ffi::c_void;
 use core::fmt;
 use core::ops::ControlFlow;
 
-use heapless::{String, Vec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{self, Errno};
@@ -28,9 +29,8 @@ const MAX_DRIVES: usize = 8;
 /// Longest path of a node: directory, name, and what a test puts in front.
 const MAX_PATH: usize = 256;
 
-type Name = String<MAX_NAME>;
 /// The path of a device node.
-pub type NodePath = String<MAX_PATH>;
+pub type NodePath = String;
 
 /// What an optical drive says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,12 +84,12 @@ unsafe impl Ioctl for StatusQuery {
 /// An optical drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drive {
-    name: Name,
+    name: String,
     path: NodePath,
 }
 
 /// Lists the optical drives that are there now, by name.
-pub fn optical_drives() -> Vec<Drive, MAX_DRIVES> {
+pub fn optical_drives() -> Vec<Drive> {
     Places::HOST.optical_drives()
 }
 
@@ -259,29 +259,30 @@ struct Places<'a> {
 
 /// One device as sysfs shows it.
 struct Node {
-    name: Name,
+    name: String,
     directory: OwnedFd,
-    uevent: [u8; 1024],
-    uevent_len: usize,
+    uevent: Vec<u8>,
 }
 
 impl Node {
     fn open(name: &str, directory: OwnedFd) -> Option<Self> {
-        let name = Name::try_from(name).ok()?;
-        let mut uevent = [0; 1024];
-        let uevent_len = sysfs::read(&directory, "uevent", &mut uevent).ok()?.len();
+        if name.len() > MAX_NAME {
+            return None;
+        }
+        let uevent = sysfs::read(&directory, "uevent", &mut [0; 1024])
+            .ok()?
+            .into();
         let node = Self {
-            name,
+            name: name.into(),
             directory,
             uevent,
-            uevent_len,
         };
         // The hidden paths of a multipath NVMe disk have no node.
         node.properties().value("DEVNAME").is_some().then_some(node)
     }
 
     fn properties(&self) -> Properties<'_> {
-        Properties::of_file(&self.uevent[..self.uevent_len])
+        Properties::of_file(&self.uevent)
     }
 
     /// Gives the partition's number; `None` for a whole disk.
@@ -342,17 +343,18 @@ impl Places<'_> {
         });
     }
 
-    fn optical_drives(self) -> Vec<Drive, MAX_DRIVES> {
-        let mut drives = Vec::new();
+    fn optical_drives(self) -> Vec<Drive> {
+        let mut drives = Vec::<Drive>::new();
         self.each(&mut |node| {
             let number = node.name.strip_prefix("sr");
-            if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+            // A ninth drive is not looked at.
+            if drives.len() < MAX_DRIVES
+                && number.is_some_and(|number| number.parse::<u32>().is_ok())
+            {
                 let path = self.path(&node);
                 let name = node.name;
-                let place =
-                    drives.partition_point(|known: &Drive| by_name(&known.name, &name).is_lt());
-                // A ninth drive is not looked at.
-                let _ = drives.insert(place, Drive { name, path });
+                let place = drives.partition_point(|known| by_name(&known.name, &name).is_lt());
+                drives.insert(place, Drive { name, path });
             }
         });
         drives
@@ -370,9 +372,9 @@ impl Places<'_> {
         match spec {
             RootSpec::Device(path) => {
                 // sysfs has a name with a slash in it as `cciss!c0d0`.
-                let mut name = Name::new();
+                let mut name = String::new();
                 for letter in path.strip_prefix("/dev/")?.chars() {
-                    name.push(if letter == '/' { '!' } else { letter }).ok()?;
+                    name.push(if letter == '/' { '!' } else { letter });
                 }
                 let directory = sysfs::open_directory(self.class().ok()?, &name).ok()?;
                 Some(self.device(&Node::open(&name, directory)?, 0))
@@ -386,27 +388,27 @@ impl Places<'_> {
                 ))
             }
             RootSpec::Uuid(uuid) => {
-                self.first(|node| self.superblock_fits(node, |found| found.has_uuid(uuid)))
+                self.first(&|node| self.superblock_fits(node, &|found| found.has_uuid(uuid)))
             }
             RootSpec::Label(label) => self
-                .first(|node| self.superblock_fits(node, |found| found.label == *label.as_str())),
-            RootSpec::PartLabel(label) => self.first(|node| self.has_partition_label(node, label)),
+                .first(&|node| self.superblock_fits(node, &|found| found.label == *label.as_str())),
+            RootSpec::PartLabel(label) => self.first(&|node| self.has_partition_label(node, label)),
             RootSpec::PartUuid { id, offset: 0 } => {
-                self.first(|node| self.has_partition_id(node, id))
+                self.first(&|node| self.has_partition_id(node, id))
             }
-            RootSpec::PartUuid { id, offset } => self.first(|node| {
+            RootSpec::PartUuid { id, offset } => self.first(&|node| {
                 let number = node
                     .partition()
                     .and_then(|number| number.checked_add_signed(offset.wrapping_neg()));
                 number.is_some_and(|number| {
-                    self.table_has(node, number, |found| found.id.eq_ignore_ascii_case(id))
+                    self.table_has(node, number, &|found| found.id.eq_ignore_ascii_case(id))
                 })
             }),
         }
     }
 
     /// Gives the first device by name of all that fit.
-    fn first(self, fits: impl Fn(&Node) -> bool) -> Option<Device> {
+    fn first(self, fits: &dyn Fn(&Node) -> bool) -> Option<Device> {
         let mut best: Option<Node> = None;
         let mut count = 0_u8;
         self.each(&mut |node| {
@@ -434,7 +436,7 @@ impl Places<'_> {
     }
 
     /// Reads the superblock of a partition or of a disk that has none.
-    fn superblock_fits(self, node: &Node, fits: impl Fn(&Superblock) -> bool) -> bool {
+    fn superblock_fits(self, node: &Node, fits: &dyn Fn(&Superblock) -> bool) -> bool {
         // A disc image written to a disk shows the same file system on the disk and on its partition.
         if node.partition().is_none() && node.is_partitioned() {
             return false;
@@ -449,7 +451,7 @@ impl Places<'_> {
         }
         let number = node.partition();
         number.is_some_and(|number| {
-            self.table_has(node, number, |found| found.id.eq_ignore_ascii_case(id))
+            self.table_has(node, number, &|found| found.id.eq_ignore_ascii_case(id))
         })
     }
 
@@ -460,14 +462,14 @@ impl Places<'_> {
             _ => {
                 let number = node.partition();
                 number.is_some_and(|number| {
-                    self.table_has(node, number, |found| found.label == *label)
+                    self.table_has(node, number, &|found| found.label == *label)
                 })
             }
         }
     }
 
     /// Looks into the partition table of the disk that `node` is on.
-    fn table_has(self, node: &Node, number: u32, fits: impl Fn(&gpt::Partition) -> bool) -> bool {
+    fn table_has(self, node: &Node, number: u32, fits: &dyn Fn(&gpt::Partition) -> bool) -> bool {
         let Some(disk) = node.disk() else {
             return false;
         };
@@ -512,11 +514,9 @@ fn by_name(one: &str, other: &str) -> Ordering {
 
 /// Puts pieces of a path together; one that is too long is empty, which no file is.
 fn join(pieces: &[&str]) -> NodePath {
-    let mut path = NodePath::new();
-    for piece in pieces {
-        if path.push_str(piece).is_err() {
-            return NodePath::new();
-        }
+    let path = pieces.concat();
+    if path.len() > MAX_PATH {
+        return NodePath::new();
     }
     path
 }
