@@ -8,6 +8,7 @@ mod options;
 mod switch;
 mod watch;
 
+use alloc::ffi::CString;
 use core::ffi::CStr;
 use core::fmt;
 
@@ -109,10 +110,31 @@ fn mount_api(api: &Api) -> io::Result<()> {
         }
         Err(errno) => return Err(errno),
     }
-    match rustix::mount::mount(api.kind, api.path, api.kind, api.flags, api.data) {
+    match mount(api.kind, api.path, api.kind, api.flags, api.data) {
         Err(Errno::BUSY) => Ok(()),
         other => other,
     }
+}
+
+/// Calls `mount(2)`.
+///
+/// The texts become the kernel's here: left to rustix, each is copied in a function of its own.
+fn mount(source: &str, target: &str, kind: &str, flags: MountFlags, data: &CStr) -> io::Result<()> {
+    let source = terminated(source)?;
+    let target = terminated(target)?;
+    let kind = terminated(kind)?;
+    rustix::mount::mount(
+        source.as_c_str(),
+        target.as_c_str(),
+        kind.as_c_str(),
+        flags,
+        data,
+    )
+}
+
+/// Ends a text with a NUL; one that holds a NUL is refused as rustix does.
+fn terminated(text: &str) -> io::Result<CString> {
+    CString::new(text).map_err(|_| Errno::INVAL)
 }
 
 /// Gives the first three descriptors a console, where the kernel found none for its first program.
@@ -273,23 +295,27 @@ fn mount_first(
     let mut first = None;
     for kind in types {
         match mount_as(device, kind, options, target) {
-            // Another type may fit; the first one's answer is what counts if none does.
-            Err(fault @ (MountFault::UnknownType(_) | MountFault::NotThatType(_))) => {
-                first = first.or(Some(fault));
+            Ok(read_only) => {
+                return Ok(Mounted {
+                    kind: TypeName::new(kind),
+                    read_only,
+                });
             }
-            other => return other,
+            // Another type may fit; the first one's answer is what counts if none does.
+            Err(errno @ (Errno::NODEV | Errno::INVAL)) => first = first.or(Some((kind, errno))),
+            Err(errno) => {
+                first = Some((kind, errno));
+                break;
+            }
         }
     }
-    Err(first.unwrap_or(MountFault::NoType))
+    let fault = first.map(|(kind, errno)| fault_of(errno, TypeName::new(kind)));
+    Err(fault.unwrap_or(MountFault::NoType))
 }
 
-fn mount_as(
-    device: &str,
-    kind: &str,
-    options: &Options,
-    target: &str,
-) -> Result<Mounted, MountFault> {
-    let mount = |flags| rustix::mount::mount(device, target, kind, flags, options.data());
+/// Mounts by one type; tells whether it came out read-only.
+fn mount_as(device: &str, kind: &str, options: &Options, target: &str) -> io::Result<bool> {
+    let mount = |flags| mount(device, target, kind, flags, options.data());
     let mut flags = options.flags;
     let mut answer = mount(flags);
     if let Err(Errno::ROFS | Errno::ACCESS) = answer
@@ -298,14 +324,7 @@ fn mount_as(
         flags |= MountFlags::RDONLY;
         answer = mount(flags);
     }
-    let name = TypeName::new(kind);
-    match answer {
-        Ok(()) => Ok(Mounted {
-            kind: name,
-            read_only: flags.contains(MountFlags::RDONLY),
-        }),
-        Err(errno) => Err(fault_of(errno, name)),
-    }
+    answer.map(|()| flags.contains(MountFlags::RDONLY))
 }
 
 fn fault_of(errno: Errno, name: TypeName) -> MountFault {

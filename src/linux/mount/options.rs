@@ -1,8 +1,8 @@
 //! Mount options as people write them, cut into the kernel's flags and the file system's own words.
 
+use alloc::vec::Vec;
 use core::ffi::CStr;
 
-use heapless::Vec;
 use rustix::mount::MountFlags;
 
 /// Longest text for the file system; the kernel command line is hardly longer.
@@ -55,7 +55,7 @@ pub struct Options {
     /// The kernel's flags.
     pub flags: MountFlags,
     /// The file system's own words, with a NUL at the end.
-    data: Vec<u8, MAX_DATA>,
+    data: Vec<u8>,
 }
 
 impl Options {
@@ -74,13 +74,13 @@ impl Options {
                 flags = flags.difference(*clear).union(*set);
             } else if !NOT_FOR_THE_KERNEL.contains(&word) && !word.starts_with("x-") {
                 if !data.is_empty() {
-                    data.push(b',').ok()?;
+                    data.push(b',');
                 }
-                data.extend_from_slice(word.as_bytes()).ok()?;
+                data.extend_from_slice(word.as_bytes());
             }
         }
-        data.push(0).ok()?;
-        Some(Self { flags, data })
+        data.push(0);
+        (data.len() <= MAX_DATA).then_some(Self { flags, data })
     }
 
     /// Gives the file system's own words.

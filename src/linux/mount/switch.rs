@@ -11,6 +11,7 @@ use rustix::io::{self, Errno};
 use rustix::mount::UnmountFlags;
 
 use super::super::sysfs;
+use super::terminated;
 
 /// What is moved into the real root.
 const MOVED: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
@@ -64,7 +65,7 @@ pub fn enter_real_root(path: &str) -> Result<u32, SwitchFault> {
         }
     }
     rustix::process::fchdir(&new).map_err(SwitchFault::NoDirectory)?;
-    rustix::mount::mount_move(".", "/").map_err(SwitchFault::NotMoved)?;
+    rustix::mount::mount_move(c".", c"/").map_err(SwitchFault::NotMoved)?;
     rustix::process::chroot(".").map_err(SwitchFault::NotEntered)?;
     rustix::process::chdir("/").map_err(SwitchFault::NotEntered)?;
     Ok(remove_old_root(&old, old_device))
@@ -90,10 +91,8 @@ fn move_api(new: &OwnedFd, new_device: u64, path: &str, api: &str) -> io::Result
     if place.st_dev != new_device {
         return Err(Errno::BUSY);
     }
-    let mut target = heapless::String::<256>::new();
-    let written = target.push_str(path).and_then(|()| target.push_str(api));
-    written.map_err(|_| Errno::NAMETOOLONG)?;
-    rustix::mount::mount_move(api, target.as_str())
+    let target = terminated(&[path, api].concat())?;
+    rustix::mount::mount_move(terminated(api)?.as_c_str(), target.as_c_str())
 }
 
 /// Empties the old root when it is in memory: the kernel keeps it for ever, under the new one.
