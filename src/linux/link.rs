@@ -91,13 +91,35 @@ impl Links {
     )]
     pub fn next(&mut self) -> Result<Option<LinkState>> {
         loop {
-            while let Some(message) = self.take_message()? {
-                if let Some(link) = self.consider(message)? {
-                    return Ok(Some(link));
+            let mut rest = self.buffer.get(self.start..self.end).unwrap_or_default();
+            let message = rtnetlink::take_message(&mut rest);
+            self.start = self.end.saturating_sub(rest.len());
+            match message {
+                Ok(Some(Message::Link { state, interrupted })) => {
+                    self.again |= interrupted;
+                    return Ok(Some(state));
                 }
-            }
-            if !self.receive()? {
-                return Ok(None);
+                Ok(Some(Message::Done { errno, interrupted })) => {
+                    self.listing = false;
+                    if errno != 0 {
+                        return Err(refusal(errno));
+                    }
+                    if self.again || interrupted {
+                        self.dump()?;
+                    }
+                }
+                Ok(Some(Message::Answer { errno, .. })) if errno != 0 => {
+                    // Lists are all that is asked for on this socket.
+                    self.listing = false;
+                    return Err(refusal(errno));
+                }
+                Ok(Some(Message::Answer { .. } | Message::Other)) => {}
+                Ok(None) => {
+                    if !self.receive()? {
+                        return Ok(None);
+                    }
+                }
+                Err(_) => return Err(Errno::BADMSG),
             }
         }
     }
@@ -110,40 +132,6 @@ impl Links {
     /// Switches an interface off.
     pub fn set_down(&mut self, index: u32) -> Result<()> {
         self.switch(index, false)
-    }
-
-    /// Reads the next message of the datagram in the buffer.
-    fn take_message(&mut self) -> Result<Option<Message>> {
-        let mut rest = self.buffer.get(self.start..self.end).unwrap_or_default();
-        let message = rtnetlink::take_message(&mut rest);
-        self.start = self.end.saturating_sub(rest.len());
-        message.map_err(|_| Errno::BADMSG)
-    }
-
-    /// Draws the conclusions from a message, and gives what is for the caller.
-    fn consider(&mut self, message: Message) -> Result<Option<LinkState>> {
-        match message {
-            Message::Link { state, interrupted } => {
-                self.again |= interrupted;
-                Ok(Some(state))
-            }
-            Message::Done { errno, interrupted } => {
-                self.listing = false;
-                if errno != 0 {
-                    return Err(refusal(errno));
-                }
-                if self.again || interrupted {
-                    self.dump()?;
-                }
-                Ok(None)
-            }
-            Message::Answer { errno, .. } if errno != 0 => {
-                // Lists are all that is asked for on this socket.
-                self.listing = false;
-                Err(refusal(errno))
-            }
-            Message::Answer { .. } | Message::Other => Ok(None),
-        }
     }
 
     /// Fills the buffer with the next datagram; `false` when there is none.
@@ -219,7 +207,7 @@ fn driver_below(directory: &str, name: &str) -> Option<heapless::String<32>> {
         return None;
     }
     let mut path = heapless::String::<192>::new();
-    for part in [directory, "/", name, "/device/driver"] {
+    for part in &[directory, "/", name, "/device/driver"] {
         path.push_str(part).ok()?;
     }
     let mut target = [0; 256];

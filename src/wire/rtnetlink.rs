@@ -116,14 +116,16 @@ pub fn take_message(bytes: &mut &[u8]) -> Result<Option<Message>, Fault> {
         return Err(Fault::Malformed);
     }
     let message = all.get(..length).ok_or(Fault::Cut)?;
-    let state = parse(message)?;
-    // The padding behind the last message may be missing.
-    *bytes = all.get(aligned(length)..).unwrap_or_default();
-    Ok(Some(state))
+    let read = parse(message);
+    if read.is_ok() {
+        // The padding behind the last message may be missing.
+        *bytes = all.get(aligned(length)..).unwrap_or_default();
+    }
+    read
 }
 
-/// Reads one whole message.
-fn parse(message: &[u8]) -> Result<Message, Fault> {
+/// Reads one whole message; never `None`.
+fn parse(message: &[u8]) -> Result<Option<Message>, Fault> {
     let kind = u16_at(message, 4).ok_or(Fault::Cut)?;
     let flags = u16_at(message, 6).ok_or(Fault::Cut)?;
     let sequence = u32_at(message, 8).ok_or(Fault::Cut)?;
@@ -131,27 +133,19 @@ fn parse(message: &[u8]) -> Result<Message, Fault> {
     let errno = || u32_at(message, HEADER).map(errno_of);
     match kind {
         // Old kernels end a list without a word on how it went.
-        NLMSG_DONE => Ok(Message::Done {
+        NLMSG_DONE => Ok(Some(Message::Done {
             errno: errno().unwrap_or(0),
             interrupted,
-        }),
-        NLMSG_ERROR => Ok(Message::Answer {
+        })),
+        NLMSG_ERROR => Ok(Some(Message::Answer {
             sequence,
             errno: errno().ok_or(Fault::Malformed)?,
-        }),
+        })),
         RTM_NEWLINK | RTM_DELLINK => {
             let body = message.get(HEADER..).ok_or(Fault::Malformed)?;
-            let Some(mut state) = parse_link(body)? else {
-                return Ok(Message::Other);
-            };
-            if kind == RTM_DELLINK {
-                state.removed = true;
-                state.up = false;
-                state.carrier = false;
-            }
-            Ok(Message::Link { state, interrupted })
+            parse_link(body, kind == RTM_DELLINK, interrupted)
         }
-        _ => Ok(Message::Other),
+        _ => Ok(Some(Message::Other)),
     }
 }
 
@@ -160,15 +154,15 @@ fn errno_of(value: u32) -> u16 {
     u16::try_from(value.cast_signed().unsigned_abs()).unwrap_or(u16::MAX)
 }
 
-/// Reads an `ifinfomsg` and its attributes; `None` if it is not about an interface as such.
-fn parse_link(body: &[u8]) -> Result<Option<LinkState>, Fault> {
+/// Reads an `ifinfomsg` and its attributes.
+fn parse_link(body: &[u8], removed: bool, interrupted: bool) -> Result<Option<Message>, Fault> {
     let mut attributes = body.get(LINK..).ok_or(Fault::Malformed)?;
     let hardware = u16_at(body, 2).ok_or(Fault::Malformed)?;
     let index = u32_at(body, 4).ok_or(Fault::Malformed)?;
     let flags = u32_at(body, 8).ok_or(Fault::Malformed)?;
     // A bridge says by the same message, with its own family, that a port has left it.
     if body.first() != Some(&AF_UNSPEC) || index == 0 || index > i32::MAX.cast_unsigned() {
-        return Ok(None);
+        return Ok(Some(Message::Other));
     }
     let mut name = heapless::String::new();
     let mut mac = None;
@@ -181,17 +175,18 @@ fn parse_link(body: &[u8]) -> Result<Option<LinkState>, Fault> {
             _ => {}
         }
     }
-    let up = flags & IFF_UP != 0;
+    let up = flags & IFF_UP != 0 && !removed;
     let mac = mac.filter(|_| hardware == ARPHRD_ETHER);
-    Ok(Some(LinkState {
+    let state = LinkState {
         index,
         name,
         mac: mac.unwrap_or_default(),
         ethernet: mac.is_some(),
         up,
         carrier: up && carrier,
-        removed: false,
-    }))
+        removed,
+    };
+    Ok(Some(Message::Link { state, interrupted }))
 }
 
 /// Reads a name, which ends with a zero byte.
@@ -224,6 +219,8 @@ const fn aligned(length: usize) -> usize {
     length.saturating_add(3) & !3
 }
 
+#[expect(clippy::inline_always, reason = "the check is shorter than a call")]
+#[inline(always)]
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes
         .get(at..)?
@@ -232,6 +229,8 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
         .map(u16::from_ne_bytes)
 }
 
+#[expect(clippy::inline_always, reason = "the check is shorter than a call")]
+#[inline(always)]
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes
         .get(at..)?
