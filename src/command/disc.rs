@@ -210,10 +210,6 @@ fn send_text(channel: &Channel, kind: u8, text: &str) {
     send(channel, kind, text.as_bytes());
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one of them in the life of this process"
-)]
 enum Search {
     Found {
         source: String,
