@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::options::Options;
-use crate::engine::backoff::Random;
+use crate::engine::backoff::{Random, earliest};
 use crate::engine::exchange::Endpoint;
 use crate::engine::network::{MAX_NICS, Network};
 use crate::engine::transport::{self, Transport};
@@ -195,7 +195,7 @@ impl Uplink {
             .as_ref()
             .filter(|wireserver| reporting || wireserver.goal_state_at().is_none())
             .and_then(Wireserver::due);
-        [transport, network, wireserver].into_iter().flatten().min()
+        earliest(&[transport, network, wireserver])
     }
 
     /// Gives the interfaces back: down, without addresses, with their own names.
@@ -300,6 +300,8 @@ impl Uplink {
         Ok(())
     }
 
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
     fn seek_lease(
         &mut self,
         now: Duration,

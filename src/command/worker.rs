@@ -20,6 +20,7 @@ use super::options::{Options, Ready};
 use super::rooted::{Counts, Marked, Rooted};
 use super::uplink::Uplink;
 use super::words::{Answer, Order};
+use crate::engine::backoff::earliest;
 use crate::engine::identity::Identity;
 use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
 use crate::linux::log::{Level, Log};
@@ -260,6 +261,8 @@ impl Worker<'_> {
     }
 
     /// Takes what the supervisor says; tells whether it is still there.
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
     fn hear_supervisor(&mut self, supervisor: &Channel) -> bool {
         let mut buffer = [0; MAX_MESSAGE];
         loop {
@@ -289,6 +292,8 @@ impl Worker<'_> {
         }
     }
 
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
     fn hear_disc(&mut self, now: Duration) {
         let reader = match &mut self.disc {
             Disc::Awaited(reader) | Disc::Read(reader) | Disc::Ejecting(reader, _) => reader,
@@ -346,6 +351,8 @@ impl Worker<'_> {
         }
     }
 
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
     fn identify(&mut self, document: alloc::vec::Vec<u8>) {
         // It may hold a password: gone as soon as it is parsed.
         let document = zeroize::Zeroizing::new(document);
@@ -370,6 +377,8 @@ impl Worker<'_> {
         }
     }
 
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
     fn apply_when_possible(&mut self) {
         if self.applied || !self.rooted.is_here() || !matches!(self.verdict, Verdict::Open) {
             return;
@@ -458,6 +467,8 @@ impl Worker<'_> {
         }
     }
 
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
     fn wait(&mut self, supervisor: &Channel, now: Duration, patience: &mut Patience) {
         let (awaited, until) = self.awaited();
         let until = until.min(self.deadline);
@@ -469,12 +480,9 @@ impl Worker<'_> {
             _ => None,
         };
         let uplink = self.uplink.due(now, reporting && ejecting.is_none());
-        let due = [Some(self.deadline), Some(patience.due()), uplink, ejecting]
-            .into_iter()
-            .chain([self.rooted.awaited_until()])
-            .flatten()
-            .min()
-            .unwrap_or(self.deadline);
+        let root = self.rooted.awaited_until();
+        let due = earliest(&[Some(patience.due()), uplink, ejecting, root])
+            .map_or(self.deadline, |due| due.min(self.deadline));
         let mut fds: Vec<PollFd<'_>, 16> = Vec::new();
         // Room for all: see `Uplink::wait_on`.
         let _ = fds.push(PollFd::new(supervisor, PollFlags::IN));

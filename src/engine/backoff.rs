@@ -68,6 +68,17 @@ impl Backoff {
     }
 }
 
+/// Returns the earliest of these times.
+pub fn earliest(times: &[Option<Duration>]) -> Option<Duration> {
+    let mut earliest = None;
+    for time in times.iter().flatten() {
+        if earliest.is_none_or(|known| *time < known) {
+            earliest = Some(*time);
+        }
+    }
+    earliest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use alloc::vec::Vec;
 
-use super::backoff::Random;
+use super::backoff::{Random, earliest};
 use super::dhcp::{Client, Event};
 use super::link::{self, FrameBuffers, Link};
 use crate::wire::dhcp::{self, Lease};
@@ -124,17 +124,13 @@ impl<L: Link> Network<L> {
 
     /// Returns when [`Network::poll`] has something to do even if no frame arrives.
     pub fn due(&self) -> Option<Duration> {
-        let clients = self
-            .candidates
-            .iter()
-            .filter_map(|candidate| candidate.client.due());
-        let leases = self.candidates.iter().filter_map(|candidate| {
-            candidate
-                .lease
-                .as_ref()
-                .map(|(_, since)| since.saturating_add(PRIMARY_GRACE))
-        });
-        clients.chain(leases).min()
+        let mut due = None;
+        for Candidate { client, lease, .. } in &self.candidates {
+            let lease = lease.as_ref();
+            let patience = lease.map(|(_, since)| since.saturating_add(PRIMARY_GRACE));
+            due = earliest(&[due, client.due(), patience]);
+        }
+        due
     }
 
     fn choose(&self, now: Duration) -> Option<usize> {

@@ -7,6 +7,7 @@ use core::fmt;
 use heapless::String;
 use roxmltree::Node;
 
+use super::report::clip;
 use super::xml;
 
 /// What a health report echoes.
@@ -41,16 +42,16 @@ impl fmt::Display for GoalStateFault {
 /// Reads a goal state.
 pub fn parse(document: &[u8]) -> Result<GoalState, GoalStateFault> {
     let document = document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document);
-    let text = core::str::from_utf8(document).map_err(|_| GoalStateFault::NotXml)?;
-    let tree = xml::parse(text).map_err(|_| GoalStateFault::NotXml)?;
+    let document = core::str::from_utf8(document).map_err(|_| GoalStateFault::NotXml)?;
+    let tree = xml::parse(document).map_err(|_| GoalStateFault::NotXml)?;
     let root = tree.root_element();
     if root.tag_name().name() != "GoalState" {
         return Err(GoalStateFault::Missing("GoalState"));
     }
     Ok(GoalState {
-        incarnation: find(root, &["Incarnation"], "Incarnation")?,
-        container: find(root, &["Container", "ContainerId"], "ContainerId")?,
-        instance: find(
+        incarnation: text(root, &["Incarnation"])?,
+        container: text(root, &["Container", "ContainerId"])?,
+        instance: text(
             root,
             &[
                 "Container",
@@ -58,18 +59,25 @@ pub fn parse(document: &[u8]) -> Result<GoalState, GoalStateFault> {
                 "RoleInstance",
                 "InstanceId",
             ],
-            "InstanceId",
         )?,
     })
 }
 
 /// Returns the text of the first element at `path`, whatever its namespace.
-fn find<const N: usize>(
+fn text<const N: usize>(
     root: Node<'_, '_>,
-    path: &[&str],
-    name: &'static str,
+    path: &[&'static str],
 ) -> Result<String<N>, GoalStateFault> {
-    let missing = GoalStateFault::Missing(name);
+    Ok(clip(find(root, path, N)?))
+}
+
+/// Finds such a text of at most `most` bytes.
+fn find<'a>(
+    root: Node<'a, '_>,
+    path: &[&'static str],
+    most: usize,
+) -> Result<&'a str, GoalStateFault> {
+    let missing = GoalStateFault::Missing(path.last().unwrap_or(&""));
     let mut node = root;
     for step in path {
         node = node
@@ -78,10 +86,10 @@ fn find<const N: usize>(
             .ok_or(missing)?;
     }
     let text = node.text().unwrap_or("").trim();
-    if text.is_empty() {
+    if text.is_empty() || text.len() > most {
         return Err(missing);
     }
-    String::try_from(text).map_err(|_| missing)
+    Ok(text)
 }
 
 #[cfg(test)]
