@@ -157,11 +157,13 @@ impl Head {
             keep_alive: response.version == Some(1),
             retry_after: None,
         };
+        let mut closes = false;
         for field in response.headers.iter() {
-            let value = core::str::from_utf8(field.value).unwrap_or("").trim();
+            let value = field.value.trim_ascii();
+            let number = core::str::from_utf8(value).unwrap_or("");
             let named = |name: &str| field.name.eq_ignore_ascii_case(name);
             if named("Content-Length") {
-                let length = value.parse().map_err(|_| HttpFault::Malformed)?;
+                let length = number.parse().map_err(|_| HttpFault::Malformed)?;
                 match head.framing {
                     // Two lengths that differ: nobody can tell where the response ends.
                     Framing::Length(other) if other != length => return Err(HttpFault::Malformed),
@@ -169,21 +171,20 @@ impl Head {
                     _ => head.framing = Framing::Length(length),
                 }
             } else if named("Transfer-Encoding") {
-                if !value.eq_ignore_ascii_case("chunked") {
+                if !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(HttpFault::Malformed);
                 }
                 head.framing = Framing::Chunked;
             } else if named("Connection") {
-                let says = |word: &str| {
-                    value
-                        .split(',')
-                        .any(|v| v.trim().eq_ignore_ascii_case(word))
-                };
-                head.keep_alive = !says("close") && (head.keep_alive || says("keep-alive"));
+                for word in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    closes |= word.eq_ignore_ascii_case(b"close");
+                    head.keep_alive |= word.eq_ignore_ascii_case(b"keep-alive");
+                }
             } else if named("Retry-After") {
-                head.retry_after = value.parse().ok();
+                head.retry_after = number.parse().ok();
             }
         }
+        head.keep_alive &= !closes;
         Ok(Some(head))
     }
 }
@@ -191,12 +192,12 @@ impl Head {
 /// Joins a chunked body in place and returns its end; `Ok(None)` if the last chunk is missing.
 fn join_chunks(buffer: &mut [u8], body: usize) -> Result<Option<usize>, HttpFault> {
     // Look before leaping: nothing is moved until the whole body is there.
-    let whole = walk_chunks(buffer, body, |_, _, _| {})?;
+    let whole = walk_chunks(buffer, body, &mut |_, _, _| {})?;
     if whole.is_none() {
         return Ok(None);
     }
     let mut end = body;
-    walk_chunks(buffer, body, |buffer, from, length| {
+    walk_chunks(buffer, body, &mut |buffer, from, length| {
         let upto = from.saturating_add(length);
         if upto <= buffer.len() {
             buffer.copy_within(from..upto, end);
@@ -210,7 +211,7 @@ fn join_chunks(buffer: &mut [u8], body: usize) -> Result<Option<usize>, HttpFaul
 fn walk_chunks(
     buffer: &mut [u8],
     mut at: usize,
-    mut each: impl FnMut(&mut [u8], usize, usize),
+    each: &mut dyn FnMut(&mut [u8], usize, usize),
 ) -> Result<Option<()>, HttpFault> {
     loop {
         let rest = buffer.get(at..).unwrap_or_default();

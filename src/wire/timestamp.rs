@@ -7,6 +7,10 @@ use core::fmt::Write;
 use core::time::Duration;
 
 const SECONDS_PER_DAY: i64 = 86_400;
+/// Days in 400 years, which are all equally long.
+const ERA: u32 = 146_097;
+/// 1970-01-01 in days since 1 March of the year -400: from there on, nothing is negative.
+const EPOCH: u32 = 719_468 + ERA;
 /// 9999-12-31T23:59:59: what comes later does not fit the format.
 const LAST: i64 = 253_402_300_799;
 /// 0000-01-01T00:00:00.
@@ -17,8 +21,9 @@ const FIRST: i64 = -62_167_219_200;
 /// A time outside the years 0 to 9999 is moved to their edge.
 pub fn timestamp(unix_seconds: i64) -> heapless::String<32> {
     let seconds = unix_seconds.clamp(FIRST, LAST);
-    let (year, month, day) = date(seconds.div_euclid(SECONDS_PER_DAY));
-    let second = seconds.rem_euclid(SECONDS_PER_DAY);
+    let days = seconds.div_euclid(SECONDS_PER_DAY) as i32;
+    let second = seconds.rem_euclid(SECONDS_PER_DAY) as u32;
+    let (year, month, day) = date(EPOCH.saturating_add_signed(days));
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     let mut text = heapless::String::new();
     // 25 characters always fit in 32.
@@ -38,17 +43,14 @@ pub fn days(unix_seconds: i64) -> u32 {
     })
 }
 
-/// Turns days since 1970-01-01 into year, month and day; `days` is that of a clamped time.
+/// Turns days, counted as in [`EPOCH`], into year, month and day.
 #[expect(
     clippy::arithmetic_side_effects,
-    reason = "the caller's clamp keeps all within 2^24"
+    reason = "the caller's clamp keeps all within 2^24, and the year at 0 or more"
 )]
-fn date(days: i64) -> (i64, i64, i64) {
-    // Years are counted from March, so that the leap day is the last of its year, and in eras of
-    // 400 years, which are all equally long.
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
+fn date(days: u32) -> (u32, u32, u32) {
+    // Years are counted from March, so that the leap day is the last of its year.
+    let (era, day_of_era) = (days / ERA, days % ERA);
     let year_of_era =
         (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
@@ -59,7 +61,7 @@ fn date(days: i64) -> (i64, i64, i64) {
     } else {
         month_from_march - 9
     };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let year = year_of_era + era * 400 + u32::from(month <= 2) - 400;
     (year, month, day)
 }
 
@@ -114,10 +116,11 @@ mod tests {
         let (mut year, mut month, mut day) = (1600, 1, 1);
         // 1600-01-01 is 135140 days before 1970-01-01.
         for days in -135_140..200_000 {
-            assert_eq!(date(days), (year, month, day), "day {days}");
+            let date = date(EPOCH.checked_add_signed(days).unwrap());
+            assert_eq!(date, (year, month, day), "day {days}");
             let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
             let length = match month {
-                2 => 28 + i64::from(leap),
+                2 => 28 + u32::from(leap),
                 4 | 6 | 9 | 11 => 30,
                 _ => 31,
             };
