@@ -187,8 +187,8 @@ mod tests {
 
     #[test]
     fn each_budget_fails_by_itself() {
-        assert!(wrong(&[100, 440, 90], 39, 999).is_empty());
-        assert!(wrong(&[100, 441, 90], 39, 999)[0].contains("441 KiB"));
+        assert!(wrong(&[100, 416, 90], 39, 999).is_empty());
+        assert!(wrong(&[100, 417, 90], 39, 999)[0].contains("417 KiB"));
         assert!(wrong(&[100], 40, 999)[0].contains("40 system calls"));
         assert!(wrong(&[100], 39, 1000).is_empty(), "a time is no verdict");
     }
