@@ -24,6 +24,7 @@ pub mod goalstate;
 pub mod gpt;
 pub mod health;
 pub mod http;
+pub mod imds;
 pub mod iso9660;
 pub mod json;
 pub mod moddep;

@@ -145,6 +145,17 @@ impl Preprovisioned {
             Self::Unknown => "Unknown",
         }
     }
+
+    /// Reads the platform's name of a kind; none at all is that of a machine that has its owner.
+    pub(super) fn from_word(word: &str) -> Self {
+        if word.is_empty() {
+            return Self::No;
+        }
+        [Self::Savable, Self::OsDisk, Self::Running, Self::No]
+            .into_iter()
+            .find(|kind| word.eq_ignore_ascii_case(kind.as_str()))
+            .unwrap_or(Self::Unknown)
+    }
 }
 
 /// One entry of the list of public keys.
@@ -162,6 +173,16 @@ pub struct CustomData {
 }
 
 impl CustomData {
+    /// Takes base64, dropping the white space in it; nothing when nothing is left.
+    pub(super) fn new(mut text: Zeroizing<Vec<u8>>) -> Option<Self> {
+        text.retain(|byte| !byte.is_ascii_whitespace());
+        if text.is_empty() {
+            return None;
+        }
+        let text = Secret::new(text);
+        Some(Self { text })
+    }
+
     /// Decodes it, or gives nothing when it is not base64.
     pub fn decode(&self) -> Option<Secret> {
         base64::decode(self.text.expose()).map(Secret::new)
@@ -340,13 +361,7 @@ fn custom_data(linux: Node<'_, '_>) -> Outcome<Option<CustomData>> {
     if content.len() > CUSTOM_DATA_TEXT_MAX {
         return Err(OvfFault::TooLong(NAME).into());
     }
-    let mut text = content.into_bytes();
-    text.retain(|byte| !byte.is_ascii_whitespace());
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let text = Secret::new(text);
-    Ok(Some(CustomData { text }))
+    Ok(CustomData::new(content.into_bytes()))
 }
 
 #[inline(never)]
@@ -377,18 +392,13 @@ fn public_keys(linux: Node<'_, '_>) -> Outcome<Vec<ListedKey>> {
 }
 
 fn preprovisioned(platform: Node<'_, '_>) -> Outcome<Preprovisioned> {
-    use Preprovisioned::{No, OsDisk, Running, Savable, Unknown};
+    use Preprovisioned::{OsDisk, Running, Savable};
     let running = flag(platform, "PreprovisionedVm")?.unwrap_or(false);
     let word = word(platform, "PreprovisionedVMType")?.unwrap_or_default();
-    let kind = [Savable, OsDisk, Running, No]
-        .into_iter()
-        .find(|kind| word.eq_ignore_ascii_case(kind.as_str()));
-    Ok(match kind {
-        Some(kind @ (Savable | OsDisk)) => kind,
+    Ok(match Preprovisioned::from_word(&word) {
+        kind @ (Savable | OsDisk) => kind,
         _ if running => Running,
-        Some(kind) => kind,
-        None if word.is_empty() => No,
-        None => Unknown,
+        kind => kind,
     })
 }
 
