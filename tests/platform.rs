@@ -10,9 +10,10 @@ use std::time::Duration;
 use lab::platform::{Platform, Scenario, Verdict};
 use preroot::engine::backoff::Random;
 use preroot::engine::exchange::Endpoint;
+use preroot::engine::imds::Query;
 use preroot::engine::link::{Link, Received};
 use preroot::engine::network::Network;
-use preroot::engine::transport::{Buffers, Storage, Transport};
+use preroot::engine::transport::{Buffers, Peer, Storage, Transport};
 use preroot::engine::wireserver::{Door, Outcome, Wireserver, WireserverFault};
 use preroot::wire::dhcp::Lease;
 use preroot::wire::health::Health;
@@ -21,6 +22,8 @@ use smoltcp::iface::SocketStorage;
 const MAC: [u8; 6] = [0x00, 0x0d, 0x3a, 0x12, 0x34, 0x56];
 /// A round trip.
 const RTT: Duration = Duration::from_millis(20);
+/// How much later than the WireServer the metadata service may answer.
+const METADATA_LATER: Duration = Duration::from_millis(100);
 /// As long as the default budget of a boot.
 const BUDGET: Duration = Duration::from_mins(20);
 
@@ -138,8 +141,10 @@ fn run_on(scenario: Scenario, health: Health<'_>, macs: &[[u8; 6]], wanted: Dura
         arrived: VecDeque::new(),
     }));
     let buffers: &'static mut Buffers = Box::leak(Box::new(Buffers::new()));
-    let storage: &'static mut Storage = Box::leak(Box::new([SocketStorage::EMPTY]));
+    let storage: &'static mut Storage =
+        Box::leak(Box::new([SocketStorage::EMPTY, SocketStorage::EMPTY]));
     let response: &'static mut [u8] = vec![0; 65536].leak();
+    let metadata: &'static mut [u8] = vec![0; 131_072].leak();
     let mut network = Network::new();
     for (number, mac) in macs.iter().enumerate() {
         let cable = Cable {
@@ -197,13 +202,21 @@ fn run_on(scenario: Scenario, health: Health<'_>, macs: &[[u8; 6]], wanted: Dura
         port: 80,
     };
     let mut wireserver = Wireserver::new(endpoint, Random::new(5), response);
+    let mut query = Query::new(Random::new(6), metadata, now());
     while now() < BUDGET {
         let at = now();
-        let report = (at >= wanted).then_some(health);
-        transport.poll(at, |connection| {
-            run.outcome = wireserver.poll(at, connection, report);
+        // A program that asks two servers reports when it has heard both, or the one that matters.
+        let late = wireserver.goal_state_at().map(|at| at + METADATA_LATER);
+        let heard = query.is_over() || late.is_some_and(|late| at >= late);
+        let report = (at >= wanted && heard).then_some(health);
+        transport.poll(at, &mut |peer, connection| match peer {
+            Peer::Wireserver => run.outcome = wireserver.poll(at, connection, report),
+            Peer::Imds => query.poll(at, connection),
         });
         run.last_fault = wireserver.fault().map(|(fault, _)| fault);
+        if query.is_over() && !heard {
+            continue;
+        }
         if run.outcome.is_some() {
             run.ended = at;
             break;
@@ -215,10 +228,16 @@ fn run_on(scenario: Scenario, health: Health<'_>, macs: &[[u8; 6]], wanted: Dura
             None
         };
         advance(
-            [transport.due(at), wire, waiting]
-                .into_iter()
-                .flatten()
-                .min(),
+            [
+                transport.due(at),
+                wire,
+                waiting,
+                query.due(),
+                late.filter(|_| !heard),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
         );
     }
     run

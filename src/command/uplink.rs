@@ -11,8 +11,9 @@ use rustix::io::Errno;
 use super::options::Options;
 use crate::engine::backoff::{Random, earliest};
 use crate::engine::exchange::Endpoint;
+use crate::engine::imds::Query;
 use crate::engine::network::{MAX_NICS, Network};
-use crate::engine::transport::{self, Transport};
+use crate::engine::transport::{self, Peer, Transport};
 use crate::engine::wireserver::{Outcome, Wireserver};
 use crate::linux::clock;
 use crate::linux::link::{self, LinkState, Links};
@@ -38,10 +39,14 @@ pub(super) struct Uplink {
     network: Network<Port>,
     transport: Option<Transport<'static, Port>>,
     wireserver: Option<Wireserver<'static>>,
-    /// The memory that the next two stages take.
+    query: Option<Query<'static>>,
+    /// Whether the metadata service is to be asked.
+    asks: bool,
+    /// The memory that the next stages take.
     frames: Option<&'static mut transport::Buffers>,
     sockets: Option<&'static mut transport::Storage>,
     response: Option<&'static mut [u8]>,
+    metadata: Option<&'static mut [u8]>,
     started: Duration,
     leased: Duration,
     asked: Duration,
@@ -62,6 +67,7 @@ impl Uplink {
         let Buffers {
             transport,
             response,
+            metadata,
         } = buffers;
         Uplink {
             nic: options.nic.clone(),
@@ -70,9 +76,12 @@ impl Uplink {
             network: Network::new(),
             transport: None,
             wireserver: None,
+            query: None,
+            asks: false,
             frames: Some(transport),
             sockets: Some(sockets),
             response: Some(response),
+            metadata: Some(metadata),
             started: now,
             leased: now,
             asked: now,
@@ -111,9 +120,20 @@ impl Uplink {
         }
         let transport = self.transport.as_mut()?;
         let wireserver = self.wireserver.as_mut()?;
+        if self.asks
+            && let Some(buffer) = self.metadata.take()
+        {
+            self.query = Some(Query::new(random(), buffer, now));
+        }
+        let query = &mut self.query;
         let mut outcome = None;
-        transport.poll(now, |connection| {
-            outcome = wireserver.poll(now, connection, health);
+        transport.poll(now, &mut |peer, connection| match peer {
+            Peer::Wireserver => outcome = wireserver.poll(now, connection, health),
+            Peer::Imds => {
+                if let Some(query) = query {
+                    query.poll(now, connection);
+                }
+            }
         });
 
         if let Some((fault, count)) = wireserver.fault()
@@ -141,6 +161,21 @@ impl Uplink {
             self.asked = now;
         }
         outcome
+    }
+
+    /// Has the metadata service asked, too, as soon as there is a lease.
+    pub(super) fn ask_metadata(&mut self) {
+        self.asks = true;
+    }
+
+    /// Returns the question to the metadata service, once it is under way.
+    pub(super) fn query(&mut self) -> Option<&mut Query<'static>> {
+        self.query.as_mut()
+    }
+
+    /// Tells when the WireServer gave its goal state.
+    pub(super) fn goal_state_at(&self) -> Option<Duration> {
+        self.wireserver.as_ref()?.goal_state_at()
     }
 
     /// Tells whether the lease is worth nothing any more: its interface is gone, or nobody has
@@ -195,7 +230,8 @@ impl Uplink {
             .as_ref()
             .filter(|wireserver| reporting || wireserver.goal_state_at().is_none())
             .and_then(Wireserver::due);
-        earliest(&[transport, network, wireserver])
+        let query = self.query.as_ref().and_then(Query::due);
+        earliest(&[transport, network, wireserver, query])
     }
 
     /// Gives the interfaces back: down, without addresses, with their own names.

@@ -6,6 +6,7 @@
 
 mod platform;
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use core::fmt;
 use core::time::Duration;
@@ -22,11 +23,13 @@ use super::uplink::Uplink;
 use super::words::{Answer, Order};
 use crate::engine::backoff::earliest;
 use crate::engine::identity::Identity;
+use crate::engine::plan::PlanFault;
 use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
 use crate::linux::log::{Level, Log};
 use crate::linux::{clock, dmi, memory, poll};
 use crate::wire::health::Failure;
-use crate::wire::ovf;
+use crate::wire::names::HostName;
+use crate::wire::ovf::{self, Preprovisioned, Provisioning};
 use crate::wire::report::{Outcome, Report, clip, clip_format};
 use crate::wire::timestamp::{micros, millis, timestamp};
 use crate::wire::vmid::VmId;
@@ -38,6 +41,10 @@ pub(super) const RUN_DIRECTORY: &str = "/run/preroot";
 const REPORT_NAME: &str = "report.json";
 /// How long a drive may take to eject its disc before the report goes out without it.
 const EJECT: Duration = Duration::from_secs(1);
+/// How long the metadata service is waited for when the disc says enough.
+const METADATA: Duration = Duration::from_secs(2);
+/// How much later than the WireServer it may answer then.
+const METADATA_LATER: Duration = Duration::from_millis(100);
 
 /// What the platform is to be told.
 enum Verdict {
@@ -61,6 +68,18 @@ enum Disc {
     Over,
 }
 
+/// Who the machine is to be.
+enum Who {
+    /// The disc has not spoken yet.
+    Unknown,
+    /// The disc has, at this time, unless there is none; the metadata service is heard next.
+    Heard(Option<Box<Provisioning>>, Duration),
+    /// This.
+    Known(Box<Identity>),
+    /// Whoever it was: nothing is to be done about it any more.
+    Settled,
+}
+
 struct Worker<'a> {
     options: &'a Options,
     log: Log,
@@ -71,7 +90,7 @@ struct Worker<'a> {
     uplink: Uplink,
     rooted: Rooted,
     disc: Disc,
-    identity: Option<Identity>,
+    who: Who,
     /// The host name, once it is known.
     host_name: String,
     applied: bool,
@@ -112,7 +131,7 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
         uplink: Uplink::new(options, buffers, sockets, start),
         rooted: Rooted::new(options, start),
         disc: Disc::Over,
-        identity: None,
+        who: Who::Unknown,
         host_name: String::new(),
         applied: false,
         verdict: Verdict::Open,
@@ -176,6 +195,9 @@ impl Worker<'_> {
             if !self.open_uplink(now) {
                 return Answer::Over(Exit::Failed);
             }
+            if self.knows_enough(now) {
+                self.identify(now);
+            }
             self.apply_when_possible();
             if let Some(exit) = self.talk_to_platform(now) {
                 return Answer::Over(exit);
@@ -190,7 +212,10 @@ impl Worker<'_> {
                 );
                 return Answer::Again;
             }
-            self.wait(supervisor, now, &mut patience);
+            // What the metadata service has just said may be all that was missing.
+            if !self.knows_enough(now) {
+                self.wait(supervisor, now, &mut patience);
+            }
         }
     }
 
@@ -206,17 +231,18 @@ impl Worker<'_> {
     /// it is the disc, the host name is known before the DHCP server is asked, which registers it.
     /// Tells whether the work can go on.
     fn open_uplink(&mut self, now: Duration) -> bool {
+        let is_new = !matches!(self.who, Who::Unknown);
         let needed = match self.verdict {
-            Verdict::Open => {
-                self.identity.is_some()
-                    || self.rooted.is_here()
-                    || self.options.ready == Ready::Early
-            }
+            Verdict::Open => is_new || self.rooted.is_here() || self.options.ready == Ready::Early,
             Verdict::Ready(Outcome::NothingToDo) => false,
             Verdict::Ready(_) | Verdict::Failed => true,
         };
-        if self.reports()
-            && needed
+        if is_new {
+            self.uplink.ask_metadata();
+        }
+        let asks = matches!(&self.who, Who::Heard(disc, _) if !self.suffices(disc.as_deref()));
+        if needed
+            && (self.reports() || asks)
             && let Err(error) = self.uplink.open(now)
         {
             let error = error.raw_os_error();
@@ -319,7 +345,7 @@ impl Worker<'_> {
                 if let Disc::Awaited(reader) = core::mem::replace(&mut self.disc, Disc::Over) {
                     self.disc = Disc::Read(reader);
                 }
-                self.identify(document);
+                self.read(document, now);
             }
             Some(News::Absent(reason)) => {
                 self.disc = Disc::Over;
@@ -333,7 +359,7 @@ impl Worker<'_> {
                     ),
                 );
                 if matches!(self.verdict, Verdict::Open) {
-                    self.verdict = Verdict::Ready(Outcome::Specialized);
+                    self.who = Who::Heard(None, now);
                     if self.options.dry_run {
                         console::print(format_args!("nothing to change: {reason}\n"));
                     }
@@ -353,28 +379,123 @@ impl Worker<'_> {
 
     // Kept apart: a larger frame costs its caller more than the call.
     #[inline(never)]
-    fn identify(&mut self, document: alloc::vec::Vec<u8>) {
+    fn read(&mut self, document: alloc::vec::Vec<u8>, now: Duration) {
         // It may hold a password: gone as soon as it is parsed.
         let document = zeroize::Zeroizing::new(document);
-        let provisioning = match ovf::parse(&document) {
-            Ok(provisioning) => provisioning,
-            Err(fault) => return self.fail(format_args!("{fault}"), "redeploy the VM"),
+        match ovf::parse(&document) {
+            Ok(provisioning) => {
+                // The DHCP server shall hear it; whether it is one is seen when all is known.
+                if HostName::new(&provisioning.host_name).is_ok() {
+                    self.host_name.clone_from(&provisioning.host_name);
+                }
+                self.who = Who::Heard(Some(Box::new(provisioning)), now);
+            }
+            Err(fault) => self.fail(format_args!("{fault}"), "redeploy the VM"),
+        }
+    }
+
+    /// Tells whether the disc alone says enough for somebody to get in.
+    fn suffices(&self, disc: Option<&Provisioning>) -> bool {
+        self.options.dry_run || disc.is_some_and(Provisioning::suffices)
+    }
+
+    /// Returns until when the metadata service is waited for, while it is.
+    ///
+    /// A disc that suffices does not wait for a service that is slower than the WireServer, let alone
+    /// for one that is not there.
+    fn metadata_until(&self) -> Option<Duration> {
+        let Who::Heard(disc, at) = &self.who else {
+            return None;
         };
-        match Identity::from_disc(provisioning) {
+        Some(if !self.suffices(disc.as_deref()) {
+            self.deadline
+        } else if self.reports() {
+            let goal = self.uplink.goal_state_at();
+            let rest = self.deadline.saturating_sub(*at);
+            let until = at.saturating_add(METADATA.min(rest / 2));
+            goal.map_or(until, |at| at.saturating_add(METADATA_LATER).min(until))
+        } else {
+            *at
+        })
+    }
+
+    /// Tells whether disc and metadata service have said all that is waited for.
+    fn knows_enough(&mut self, now: Duration) -> bool {
+        matches!(self.verdict, Verdict::Open)
+            && self.metadata_until().is_some_and(|until| {
+                now >= until || self.uplink.query().is_some_and(|query| query.is_over())
+            })
+    }
+
+    /// Lays together what the disc and the metadata service have said.
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
+    fn identify(&mut self, now: Duration) {
+        let Who::Heard(disc, at) = core::mem::replace(&mut self.who, Who::Settled) else {
+            return;
+        };
+        let mut metadata = None;
+        if let Some(query) = self.uplink.query() {
+            metadata = query.take();
+            let from = at.saturating_sub(self.start);
+            let to = now.saturating_sub(self.start);
+            match query.fault() {
+                Some(fault) if metadata.is_none() => {
+                    self.report.phase("imds", from, to, format_args!("{fault}"));
+                    self.log
+                        .line(Level::Warning, format_args!("imds absent: {fault}"));
+                }
+                _ => self.report.phase("imds", from, to, format_args!("")),
+            }
+        }
+        if metadata
+            .as_ref()
+            .and_then(|found| found.vm_id)
+            .is_some_and(|id| !id.same_machine(self.vm_id))
+        {
+            self.log.line(
+                Level::Warning,
+                format_args!("imds ignored: it speaks of another machine"),
+            );
+            metadata = None;
+        }
+        let has_admin = metadata
+            .as_ref()
+            .is_some_and(|found| found.admin_user_name.is_some());
+        self.report.identity = clip(match (&disc, &metadata) {
+            (Some(_), Some(_)) => "disc+imds",
+            (Some(_), None) => "disc",
+            (None, _) if has_admin => "imds",
+            (None, _) => {
+                self.verdict = Verdict::Ready(Outcome::Specialized);
+                return;
+            }
+        });
+        if disc.is_none() {
+            self.log.line(
+                Level::Warning,
+                format_args!("note: there is no disc: no password and no custom data"),
+            );
+        }
+        let fault = match Identity::new(disc.map(|disc| *disc), metadata) {
+            Ok(identity) if identity.preprovisioned != Preprovisioned::No => {
+                PlanFault::Preprovisioned(identity.preprovisioned).to_string()
+            }
             Ok(identity) => {
-                self.report.identity = clip("disc");
-                self.host_name = String::from(identity.host_name.value.as_str());
+                self.host_name = String::from(identity.host_name.as_str());
                 self.report.host_name = clip(&self.host_name);
                 if let Some(admin) = &identity.admin {
-                    self.report.user = clip(admin.value.as_str());
+                    self.report.user = clip(admin.as_str());
                 }
-                self.identity = Some(identity);
+                self.who = Who::Known(Box::new(identity));
+                return;
             }
-            Err(fault) => self.fail(
-                format_args!("{fault}"),
-                "create the VM with another name or password",
-            ),
-        }
+            Err(fault) => fault.to_string(),
+        };
+        self.fail(
+            format_args!("{fault}"),
+            "create the VM with another name or password",
+        );
     }
 
     // Kept apart: a larger frame costs its caller more than the call.
@@ -383,7 +504,10 @@ impl Worker<'_> {
         if self.applied || !self.rooted.is_here() || !matches!(self.verdict, Verdict::Open) {
             return;
         }
-        let Some(identity) = self.identity.take() else {
+        if !matches!(self.who, Who::Known(_)) {
+            return;
+        }
+        let Who::Known(identity) = core::mem::replace(&mut self.who, Who::Settled) else {
             return;
         };
         self.applied = true;
@@ -459,10 +583,14 @@ impl Worker<'_> {
             (Verdict::Open, Disc::Awaited(reader)) => {
                 (String::from("the provisioning disc"), reader.until())
             }
-            (Verdict::Open, _) if !self.rooted.is_here() => (
-                alloc::format!("the root at {}", self.rooted.places().join(" or ")),
-                self.rooted.awaited_until().unwrap_or(self.deadline),
-            ),
+            (Verdict::Open, _)
+                if !(self.rooted.is_here() || matches!(self.who, Who::Heard(..))) =>
+            {
+                (
+                    alloc::format!("the root at {}", self.rooted.places().join(" or ")),
+                    self.rooted.awaited_until().unwrap_or(self.deadline),
+                )
+            }
             _ => (self.uplink.awaited().to_string(), self.deadline),
         }
     }
@@ -481,7 +609,8 @@ impl Worker<'_> {
         };
         let uplink = self.uplink.due(now, reporting && ejecting.is_none());
         let root = self.rooted.awaited_until();
-        let due = earliest(&[Some(patience.due()), uplink, ejecting, root])
+        let metadata = self.metadata_until();
+        let due = earliest(&[Some(patience.due()), uplink, ejecting, root, metadata])
             .map_or(self.deadline, |due| due.min(self.deadline));
         let mut fds: Vec<PollFd<'_>, 16> = Vec::new();
         // Room for all: see `Uplink::wait_on`.

@@ -1,12 +1,15 @@
 //! What the platform says the VM shall be, checked and free of contradictions.
 //!
-//! Made from the provisioning disc; each datum remembers its source, so that IMDS, which wins where
-//! both speak, can be laid over it. Nothing here knows the installed system.
+//! Made from the provisioning disc and the instance metadata service. Where both speak, the service
+//! wins, as with cloud-init: it knows what was changed since the disc was written. Only the disc has a
+//! password and custom data. Nothing here knows the installed system.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::wire::imds::Metadata;
 use crate::wire::names::{HostName, NameFault, UserName, shown};
 use crate::wire::ovf::{CustomData, ListedKey, Password, Preprovisioned, Provisioning};
 use crate::wire::sshkey::{KeyFault, PublicKey, push_unique};
@@ -16,42 +19,6 @@ pub const PASSWORD_MAX: usize = 72;
 
 /// Longest piece of a refused name that is repeated in a message.
 const SHOWN: usize = 64;
-
-/// Where a datum came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The provisioning disc.
-    Disc,
-    /// The instance metadata service.
-    Imds,
-}
-
-impl Source {
-    /// Names the source in a log line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Disc => "disc",
-            Self::Imds => "imds",
-        }
-    }
-}
-
-/// A value and where it came from.
-pub struct Sourced<T> {
-    /// The value.
-    pub value: T,
-    /// Its source.
-    pub source: Source,
-}
-
-impl<T> Sourced<T> {
-    fn disc(value: T) -> Self {
-        Self {
-            value,
-            source: Source::Disc,
-        }
-    }
-}
 
 /// Says why a listed key will not be installed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +50,7 @@ impl Keys {
     /// Cleans a list of keys, keeps the good ones and remembers the rest.
     // Out of line, as others here: in its one caller it makes every access to a large frame longer.
     #[inline(never)]
-    pub fn collect<'a>(list: impl Iterator<Item = &'a ListedKey>) -> Self {
+    fn collect(list: &[ListedKey]) -> Self {
         let mut keys = Self {
             accepted: Vec::new(),
             refused: Vec::new(),
@@ -106,19 +73,25 @@ impl Keys {
 }
 
 /// Everything the platform says about this VM.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the platform says yes or no to each"
+)]
 pub struct Identity {
     /// The host name.
-    pub host_name: Sourced<HostName>,
+    pub host_name: HostName,
     /// The administrator's name; an image may bring its own users and need none.
-    pub admin: Option<Sourced<UserName>>,
+    pub admin: Option<UserName>,
     /// The administrator's keys.
-    pub keys: Sourced<Keys>,
+    pub keys: Keys,
     /// The administrator's password; only the disc carries one.
     pub password: Password,
     /// Whether sshd shall accept passwords.
-    pub password_authentication: Sourced<bool>,
+    pub password_authentication: bool,
     /// Custom data, still encoded.
-    pub custom_data: Option<Sourced<CustomData>>,
+    pub custom_data: Option<CustomData>,
+    /// Whether the platform has custom data for this machine that nobody gave us.
+    pub custom_data_missing: bool,
     /// Whether waagent, when it is in the image, shall run.
     pub guest_agent: bool,
     /// Whether the host wants to be spoken to through the guest proxy agent.
@@ -169,23 +142,30 @@ impl fmt::Debug for IdentityFault {
 }
 
 impl Identity {
-    /// Checks what the disc says.
+    /// Lays together what the disc and the metadata service say, and checks it.
     #[inline(never)]
-    pub fn from_disc(disc: Provisioning) -> Result<Self, IdentityFault> {
+    pub fn new(
+        disc: Option<Provisioning>,
+        metadata: Option<Metadata>,
+    ) -> Result<Self, IdentityFault> {
+        let metadata = metadata.unwrap_or_default();
+        let mut disc = disc.unwrap_or_default();
+        if let Some(name) = metadata.computer_name {
+            disc.host_name = String::from(name);
+        }
         let host_name = match HostName::new(&disc.host_name) {
             Ok(name) => name,
             Err(fault) => return Err(IdentityFault::HostName(shown_name(&disc.host_name), fault)),
         };
-        let admin = match disc
-            .user_name
-            .as_deref()
-            .map(|name| (name, UserName::new(name)))
+        let admin = match metadata
+            .admin_user_name
+            .or(disc.user_name.map(String::into_boxed_str))
         {
             None => None,
-            Some((_, Ok(name))) => Some(name),
-            Some((name, Err(fault))) => {
-                return Err(IdentityFault::UserName(shown_name(name), fault));
-            }
+            Some(name) => match UserName::new(&name) {
+                Ok(name) => Some(name),
+                Err(fault) => return Err(IdentityFault::UserName(shown_name(&name), fault)),
+            },
         };
         if let Password::Given(secret) = &disc.password {
             if secret.len() > PASSWORD_MAX {
@@ -197,26 +177,43 @@ impl Identity {
             }
         }
         // A document that does not say leaves passwords on only where it gives one, as cloud-init reads it.
-        let password_authentication = match disc.disable_password_authentication {
+        let disable = metadata
+            .disable_password_authentication
+            .or(disc.disable_password_authentication);
+        let password_authentication = match disable {
             Some(disable) => !disable,
             None => !matches!(disc.password, Password::None),
         };
+        // One that is no key makes cloud-init doubt the whole list; the disc's is the same, or better.
+        let mut keys = Keys::collect(&metadata.public_keys);
+        if keys.accepted.is_empty() || !(keys.refused.is_empty() || disc.public_keys.is_empty()) {
+            let more = Keys::collect(&disc.public_keys);
+            if !more.accepted.is_empty() || keys.refused.is_empty() {
+                keys = more;
+            }
+        }
+        let custom_data = disc.custom_data.or(metadata.user_data);
+        let preprovisioned = match disc.preprovisioned {
+            Preprovisioned::No => metadata.preprovisioned,
+            kind => kind,
+        };
         Ok(Self {
-            host_name: Sourced::disc(host_name),
-            admin: admin.map(Sourced::disc),
-            keys: Sourced::disc(Keys::collect(disc.public_keys.iter())),
+            host_name,
+            admin,
+            keys,
             password: disc.password,
-            password_authentication: Sourced::disc(password_authentication),
-            custom_data: disc.custom_data.map(Sourced::disc),
+            password_authentication,
+            custom_data_missing: metadata.has_custom_data && custom_data.is_none(),
+            custom_data,
             guest_agent: disc.guest_agent,
             guest_proxy_agent: disc.guest_proxy_agent,
-            preprovisioned: disc.preprovisioned,
+            preprovisioned,
         })
     }
 
     /// Tells whether somebody gets into the machine with what is given: a key or a password.
     pub fn has_credentials(&self) -> bool {
-        !self.keys.value.accepted.is_empty() || !matches!(self.password, Password::None)
+        !self.keys.accepted.is_empty() || !matches!(self.password, Password::None)
     }
 }
 
@@ -238,7 +235,7 @@ mod tests {
     /// Tells what the document makes of the machine, in the form of the `.expect` files.
     fn told(document: &[u8]) -> String {
         let identity = match ovf::parse(document).map_err(|fault| fault.to_string()) {
-            Ok(disc) => Identity::from_disc(disc).map_err(|fault| fault.to_string()),
+            Ok(disc) => Identity::new(Some(disc), None).map_err(|fault| fault.to_string()),
             Err(fault) => Err(fault),
         };
         let identity = match identity {
@@ -248,9 +245,9 @@ mod tests {
         let yes = |flag| if flag { "yes" } else { "no" };
         let mut out = String::new();
         let mut line = |name: &str, value: &str| writeln!(out, "{name}={value}").unwrap();
-        line("host", identity.host_name.value.as_str());
+        line("host", identity.host_name.as_str());
         if let Some(admin) = &identity.admin {
-            line("user", admin.value.as_str());
+            line("user", admin.as_str());
         }
         match &identity.password {
             Password::None => line("password", "none"),
@@ -260,15 +257,15 @@ mod tests {
                 line("password", &escaped);
             }
         }
-        line("ssh-password", yes(identity.password_authentication.value));
-        for key in &identity.keys.value.accepted {
+        line("ssh-password", yes(identity.password_authentication));
+        for key in &identity.keys.accepted {
             line("key", key.line());
         }
-        for (position, refusal) in &identity.keys.value.refused {
+        for (position, refusal) in &identity.keys.refused {
             line("refused", &format!("{position} {refusal}"));
         }
         if let Some(data) = &identity.custom_data {
-            let text = match data.value.decode() {
+            let text = match data.decode() {
                 Some(bytes) => bytes.expose().escape_ascii().to_string(),
                 None => "<undecodable>".into(),
             };

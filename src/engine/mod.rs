@@ -16,6 +16,7 @@ pub mod backoff;
 pub mod dhcp;
 pub mod exchange;
 pub mod identity;
+pub mod imds;
 pub mod link;
 pub mod network;
 pub mod plan;

@@ -1,4 +1,4 @@
-//! One TCP connection at a time over a link with a lease: smoltcp, set up for few round trips.
+//! Two TCP connections over a link with a lease: smoltcp, set up for few round trips.
 
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -19,19 +19,23 @@ use crate::wire::dhcp::{self, Lease};
 pub struct Buffers {
     /// One frame each way.
     pub frames: FrameBuffers,
-    /// The receive window.
-    pub receive: [u8; 16384],
+    /// The receive windows.
+    pub receive: [[u8; 16384]; PEERS],
     /// What is sent and not acknowledged.
-    pub send: [u8; 8192],
+    pub send: [[u8; 8192]; PEERS],
 }
 
 impl Buffers {
     /// Creates empty buffers.
+    #[expect(
+        clippy::large_stack_arrays,
+        reason = "made at build time, for a static"
+    )]
     pub const fn new() -> Self {
         Buffers {
             frames: FrameBuffers::new(),
-            receive: [0; 16384],
-            send: [0; 8192],
+            receive: [[0; 16384]; PEERS],
+            send: [[0; 8192]; PEERS],
         }
     }
 }
@@ -42,8 +46,19 @@ impl Default for Buffers {
     }
 }
 
+/// Whom the two connections are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// The WireServer.
+    Wireserver,
+    /// The instance metadata service.
+    Imds,
+}
+
+const PEERS: usize = 2;
+
 /// The memory of the set of sockets.
-pub type Storage = [SocketStorage<'static>; 1];
+pub type Storage = [SocketStorage<'static>; PEERS];
 
 /// The state of a connection, as far as its user cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +94,7 @@ pub struct Transport<'b, L> {
     device: Device<'b, L>,
     interface: Interface,
     sockets: SocketSet<'b>,
-    socket: SocketHandle,
+    handles: [(Peer, SocketHandle); PEERS],
     random: Random,
 }
 
@@ -94,7 +109,7 @@ impl<'b, L: Link> Transport<'b, L> {
         mut random: Random,
         now: Duration,
         buffers: &'b mut Buffers,
-        storage: &'b mut [SocketStorage<'b>; 1],
+        storage: &'b mut [SocketStorage<'b>; PEERS],
     ) -> Self {
         let mac = link.mac();
         let mut device = Device::new(link, lease.address, &mut buffers.frames);
@@ -123,31 +138,39 @@ impl<'b, L: Link> Transport<'b, L> {
         if let Some(neighbour) = neighbour {
             device.inject(arp_reply(neighbour, mac, lease.address));
         }
-        let mut socket = tcp::Socket::new(
-            tcp::SocketBuffer::new(&mut buffers.receive[..]),
-            tcp::SocketBuffer::new(&mut buffers.send[..]),
-        );
-        // A request is one segment and wants to leave at once; an acknowledgement that waits for
-        // more to say costs a round trip with a server that waits for it.
-        socket.set_nagle_enabled(false);
-        socket.set_ack_delay(None);
         let mut sockets = SocketSet::new(&mut storage[..]);
-        let socket = sockets.add(socket);
+        let mut add = |peer, receive: &'b mut [u8; 16384], send: &'b mut [u8; 8192]| {
+            let mut socket = tcp::Socket::new(
+                tcp::SocketBuffer::new(&mut receive[..]),
+                tcp::SocketBuffer::new(&mut send[..]),
+            );
+            // A request is one segment and wants to leave at once; an acknowledgement that waits for
+            // more to say costs a round trip with a server that waits for it.
+            socket.set_nagle_enabled(false);
+            socket.set_ack_delay(None);
+            (peer, sockets.add(socket))
+        };
+        let [receive, more_receive] = &mut buffers.receive;
+        let [send, more_send] = &mut buffers.send;
+        let handles = [
+            add(Peer::Wireserver, receive, send),
+            add(Peer::Imds, more_receive, more_send),
+        ];
         let mut transport = Transport {
             device,
             interface,
             sockets,
-            socket,
+            handles,
             random,
         };
         // Takes the injected reply in, before anything is to be sent.
-        transport.poll(now, |_| {});
+        transport.poll(now, &mut |_, _| {});
         transport
     }
 
-    /// Takes in what has arrived, lets the user of the connection act on it, and sends what is due:
+    /// Takes in what has arrived, lets the user of the connections act on it, and sends what is due:
     /// in this order, an acknowledgement and the next request share a frame.
-    pub fn poll(&mut self, now: Duration, mut user: impl FnMut(&mut dyn Connection)) {
+    pub fn poll(&mut self, now: Duration, user: &mut dyn FnMut(Peer, &mut dyn Connection)) {
         let now = instant(now);
         // A flood of frames must not keep the loop from its other events.
         for _ in 0..256 {
@@ -158,7 +181,15 @@ impl<'b, L: Link> Transport<'b, L> {
                 break;
             }
         }
-        user(&mut Handle { transport: self });
+        for (peer, socket) in self.handles {
+            user(
+                peer,
+                &mut Handle {
+                    transport: self,
+                    socket,
+                },
+            );
+        }
         self.interface.poll_maintenance(now);
         self.interface
             .poll_egress(now, &mut self.device, &mut self.sockets);
@@ -183,14 +214,15 @@ impl<'b, L: Link> Transport<'b, L> {
     }
 }
 
-/// The one connection of a transport.
+/// One connection of a transport.
 struct Handle<'t, 'b, L> {
     transport: &'t mut Transport<'b, L>,
+    socket: SocketHandle,
 }
 
 impl<'b, L: Link> Handle<'_, 'b, L> {
     fn socket(&mut self) -> &mut tcp::Socket<'b> {
-        self.transport.sockets.get_mut(self.transport.socket)
+        self.transport.sockets.get_mut(self.socket)
     }
 }
 
@@ -198,7 +230,7 @@ impl<L: Link> Connection for Handle<'_, '_, L> {
     fn open(&mut self, _: Duration, address: Ipv4Addr, port: u16) {
         let transport = &mut *self.transport;
         let local = 49152u16.saturating_add((transport.random.bits() % 16384) as u16);
-        let socket: &mut tcp::Socket<'_> = transport.sockets.get_mut(transport.socket);
+        let socket: &mut tcp::Socket<'_> = transport.sockets.get_mut(self.socket);
         socket.abort();
         // It can only fail for an address or a port of zero, or without an own address: then there
         // is no connection, which is what the state will say.
@@ -206,7 +238,7 @@ impl<L: Link> Connection for Handle<'_, '_, L> {
     }
 
     fn state(&self) -> State {
-        let socket: &tcp::Socket<'_> = self.transport.sockets.get(self.transport.socket);
+        let socket: &tcp::Socket<'_> = self.transport.sockets.get(self.socket);
         match socket.state() {
             tcp::State::SynSent | tcp::State::SynReceived => State::Opening,
             tcp::State::Established => State::Open,

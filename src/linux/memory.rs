@@ -6,25 +6,31 @@ use smoltcp::iface::SocketStorage;
 
 use crate::engine::transport;
 
-/// The largest HTTP response that is read.
+/// The largest HTTP response of the WireServer's that is read.
 pub const MAX_RESPONSE: usize = 64 * 1024;
+
+/// The largest document of the metadata service's: user data of 64 KiB is 87 KiB there.
+pub const MAX_METADATA: usize = 128 * 1024;
 
 /// The buffers of a conversation over the network.
 pub struct Buffers {
     /// Frames and the TCP connection.
     pub transport: transport::Buffers,
-    /// One HTTP response.
+    /// One HTTP response of the WireServer's.
     pub response: [u8; MAX_RESPONSE],
+    /// One of the metadata service's.
+    pub metadata: [u8; MAX_METADATA],
 }
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 static mut BUFFERS: Buffers = Buffers {
     transport: transport::Buffers::new(),
     response: [0; MAX_RESPONSE],
+    metadata: [0; MAX_METADATA],
 };
 
 /// Apart from the buffers: an empty place is not all zeros, and would take them out of .bss.
-static mut SOCKETS: transport::Storage = [SocketStorage::EMPTY];
+static mut SOCKETS: transport::Storage = [SocketStorage::EMPTY, SocketStorage::EMPTY];
 
 /// Hands out the buffers; `None` the second time.
 pub fn take_buffers() -> Option<(&'static mut Buffers, &'static mut transport::Storage)> {

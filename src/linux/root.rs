@@ -832,7 +832,7 @@ mod tests {
         host::create_dir_all(scratch.inside("etc/sudoers.d")).unwrap();
         let document = host::read(data.join("ovf/keys-only.xml")).unwrap();
         let disc = ovf::parse(&document).ok().unwrap();
-        (scratch, Identity::from_disc(disc).ok().unwrap())
+        (scratch, Identity::new(Some(disc), None).ok().unwrap())
     }
 
     const CONTEXT: Context<'static> = Context {

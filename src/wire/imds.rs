@@ -40,6 +40,7 @@ pub fn request(version: Version, host: Ipv4Addr) -> Option<Request> {
 }
 
 /// Everything in the document that this program acts on; what is empty there is not here.
+#[derive(Default)]
 pub struct Metadata {
     /// The VM id, to be compared with the firmware's.
     pub vm_id: Option<VmId>,
@@ -132,16 +133,7 @@ pub fn parse(document: &[u8]) -> Result<Metadata, ImdsFault> {
     let mut walk = Walk {
         json: Reader::new(document)?,
         seen: 0,
-        found: Metadata {
-            vm_id: None,
-            computer_name: None,
-            admin_user_name: None,
-            disable_password_authentication: None,
-            public_keys: Vec::new(),
-            user_data: None,
-            has_custom_data: false,
-            preprovisioned: Preprovisioned::No,
-        },
+        found: Metadata::default(),
     };
     walk.object("")?;
     walk.json.end()?;

@@ -120,9 +120,10 @@ pub enum Password {
 }
 
 /// Whether the machine belongs to a pool and has no owner yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Preprovisioned {
     /// It has its owner.
+    #[default]
     No,
     /// It waits running.
     Running,
@@ -209,6 +210,31 @@ pub struct Provisioning {
     pub guest_proxy_agent: bool,
     /// Whether this is a pool machine whose identity is a placeholder.
     pub preprovisioned: Preprovisioned,
+}
+
+impl Default for Provisioning {
+    /// What a machine without a disc is: nothing is said, and nothing is forbidden.
+    fn default() -> Self {
+        Self {
+            host_name: String::new(),
+            user_name: None,
+            password: Password::None,
+            disable_password_authentication: None,
+            custom_data: None,
+            public_keys: Vec::new(),
+            guest_agent: true,
+            guest_proxy_agent: false,
+            preprovisioned: Preprovisioned::No,
+        }
+    }
+}
+
+impl Provisioning {
+    /// Tells whether somebody can get into a machine of which nothing else is known.
+    pub fn suffices(&self) -> bool {
+        self.user_name.is_some()
+            && (!self.public_keys.is_empty() || !matches!(self.password, Password::None))
+    }
 }
 
 /// Reads a document; bytes around the markup (byte order mark, NULs) are ignored.

@@ -8,7 +8,10 @@ use std::thread::{self, JoinHandle};
 
 use lab::platform::http::Request;
 use lab::platform::plug::packet::{self, Interface};
+use lab::platform::scenario::Vm;
 use lab::platform::{Entry, Platform, Scenario, Verdict, pcap};
+
+use crate::machine;
 
 /// A platform that runs.
 pub(crate) struct Azure {
@@ -82,10 +85,18 @@ impl Azure {
 }
 
 fn platform(scenario: &str) -> Platform {
-    let scenario = match Scenario::named(scenario) {
+    let mut scenario = match Scenario::named(scenario) {
         Some(scenario) => scenario,
         None => Scenario::parse(scenario).unwrap(),
     };
+    // The metadata service says what the disc says, unless the scenario knows better.
+    let usual = Vm::default();
+    if scenario.vm.computer_name == usual.computer_name {
+        scenario.vm.computer_name = machine::HOST_NAME.into();
+    }
+    if scenario.vm.keys == usual.keys {
+        scenario.vm.keys = vec![machine::KEY.into()];
+    }
     Platform::new(scenario)
 }
 
@@ -151,9 +162,10 @@ impl Heard {
             })
     }
 
-    /// Methods and paths of the requests, in their order.
+    /// Methods and paths of the requests to the WireServer, in their order.
     pub(crate) fn steps(&self) -> Vec<String> {
         self.requests()
+            .filter(|request| !request.target.starts_with("/metadata/"))
             .map(|request| format!("{} {}", request.method, request.target))
             .collect()
     }

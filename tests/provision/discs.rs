@@ -17,7 +17,8 @@ use crate::run::call;
 #[track_caller]
 fn fails(machine: &Machine, reason: &str) {
     let before = machine.picture();
-    let azure = Azure::start("healthy");
+    // The metadata service has nothing better to say.
+    let azure = Azure::start("vm.computer_name =\nvm.user =\nvm.key =");
     let run = machine.provision(&[]);
     let heard = azure.end();
     run.exits(111)
@@ -62,7 +63,7 @@ fn fails(machine: &Machine, reason: &str) {
 #[track_caller]
 fn is_specialized(machine: &Machine, media: &str, reason: &str) {
     let before = machine.picture();
-    let azure = Azure::start("healthy");
+    let azure = Azure::start("vm.user =");
     let run = machine.provision(&["--media", media]);
     let heard = azure.end();
     run.exits(0)

@@ -172,7 +172,7 @@ fn password_is_set_as_a_hash_that_others_verify() {
     on_machine(|machine| {
         let document = Document::new(HOST_NAME, USER).password(PASSWORD);
         machine.insert(&document);
-        let azure = Azure::start("healthy");
+        let azure = Azure::start("vm.key =");
         machine.provision(&[]).exits(0);
         azure.end().ready();
         assert_has_identity(machine);

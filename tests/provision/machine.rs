@@ -60,6 +60,12 @@ pub(crate) fn on_machine(body: impl FnOnce(&Machine)) {
 }
 
 impl Machine {
+    /// Gives the machine a root as new.
+    pub(crate) fn reinstall(&self) {
+        fs::remove_dir_all(self.root()).unwrap();
+        copy_root(&self.root());
+    }
+
     /// Where the machine's files are.
     pub(crate) fn place(&self) -> &Path {
         &self.place

@@ -14,6 +14,7 @@ mod discs;
 mod foreign;
 mod healthy;
 mod machine;
+mod metadata;
 #[path = "../namespace/mod.rs"]
 mod namespace;
 mod options;

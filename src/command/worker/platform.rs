@@ -4,7 +4,7 @@
 use alloc::string::ToString as _;
 use core::time::Duration;
 
-use super::{Disc, EJECT, REPORT_NAME, RUN_DIRECTORY, Verdict, Worker};
+use super::{Disc, EJECT, REPORT_NAME, RUN_DIRECTORY, Verdict, Who, Worker};
 use crate::command::Exit;
 use crate::command::options::Ready;
 use crate::engine::plan::Step;
@@ -122,8 +122,8 @@ impl Worker<'_> {
     pub(super) fn give_up(&mut self) -> Exit {
         let (awaited, _) = self.awaited();
         let failure = match self.verdict {
-            Verdict::Open => "failure to provision in time",
-            Verdict::Ready(_) | Verdict::Failed => self.uplink.awaited().failure(),
+            Verdict::Open if !matches!(self.who, Who::Heard(..)) => "failure to provision in time",
+            _ => self.uplink.awaited().failure(),
         };
         self.log.line(
             Level::Error,

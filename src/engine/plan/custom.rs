@@ -12,7 +12,7 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     let Some(data) = &draft.identity.custom_data else {
         return Ok(());
     };
-    let Some(decoded) = data.value.decode() else {
+    let Some(decoded) = data.decode() else {
         draft.note(Note::CustomDataNotBase64);
         return Ok(());
     };

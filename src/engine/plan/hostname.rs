@@ -6,7 +6,7 @@ use super::Outcome;
 use super::draft::{Draft, content};
 
 pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
-    let name = draft.identity.host_name.value.as_str();
+    let name = draft.identity.host_name.as_str();
     draft.write_system(
         "/etc/hostname",
         0o644,

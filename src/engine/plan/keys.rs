@@ -12,7 +12,7 @@ const WHAT: &str = "authorized_keys";
 
 #[inline(never)]
 pub(super) fn add(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> {
-    let keys = &draft.identity.keys.value.accepted;
+    let keys = &draft.identity.keys.accepted;
     if keys.is_empty() {
         return Ok(());
     }

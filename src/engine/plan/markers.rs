@@ -140,17 +140,14 @@ fn has_any(draft: &Draft<'_>, paths: &[&'static str]) -> Outcome<bool> {
 fn waagent(draft: &mut Draft<'_>) -> Outcome<()> {
     let identity = draft.identity;
     draft.system_directory("/var/lib/waagent", 0o700, "state of waagent")?;
-    let host_name = identity.host_name.value.as_str();
-    let user = identity
-        .admin
-        .as_ref()
-        .map_or("", |admin| admin.value.as_str());
+    let host_name = identity.host_name.as_str();
+    let user = identity.admin.as_ref().map_or("", |admin| admin.as_str());
     // Checked names only: nothing in them needs escaping.
     let password = match identity.password {
         Password::None => "",
         Password::Given(_) | Password::Redacted => "<UserPassword>REDACTED</UserPassword>",
     };
-    let disable = !identity.password_authentication.value;
+    let disable = !identity.password_authentication;
     let agent = identity.guest_agent;
     let document = content(format_args!(
         r#"<?xml version="1.0" encoding="utf-8"?>

@@ -192,8 +192,11 @@ fn identity(elements: &str, keys: &[&str]) -> Identity {
             </ProvisioningSection><PlatformSettingsSection><PlatformSettings/>
             </PlatformSettingsSection></Environment>"#
     );
-    Identity::from_disc(ovf::parse(document.as_bytes()).unwrap_or_else(|fault| panic!("{fault}")))
-        .unwrap_or_else(|fault| panic!("{fault}"))
+    Identity::new(
+        Some(ovf::parse(document.as_bytes()).unwrap_or_else(|fault| panic!("{fault}"))),
+        None,
+    )
+    .unwrap_or_else(|fault| panic!("{fault}"))
 }
 
 fn with_key(user: &str) -> Identity {

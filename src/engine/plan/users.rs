@@ -81,7 +81,7 @@ impl Customs {
 pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     let steps = draft.context.steps;
     let identity = draft.identity;
-    let Some(name) = identity.admin.as_ref().map(|admin| &admin.value) else {
+    let Some(name) = &identity.admin else {
         if identity.has_credentials() {
             draft.note(Note::NoUser);
         }
@@ -120,7 +120,7 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
         None => new_account(draft, &customs, &passwd, name)?,
     };
 
-    for (position, refusal) in &identity.keys.value.refused {
+    for (position, refusal) in &identity.keys.refused {
         draft.note(Note::RefusedKey(*position, refusal.clone()));
     }
     if steps.has(Step::User) {
