@@ -85,6 +85,8 @@ struct Run {
     mac: Option<[u8; 6]>,
     ended: Duration,
     last_fault: Option<WireserverFault>,
+    /// When the metadata service had answered for good, and what went wrong last.
+    asked: Option<(Duration, Option<String>)>,
     world: Rc<RefCell<World>>,
 }
 
@@ -161,6 +163,7 @@ fn run_on(scenario: Scenario, health: Health<'_>, macs: &[[u8; 6]], wanted: Dura
         mac: None,
         ended: BUDGET,
         last_fault: None,
+        asked: None,
         world: Rc::clone(&world),
     };
     let now = || world.borrow().now;
@@ -214,7 +217,8 @@ fn run_on(scenario: Scenario, health: Health<'_>, macs: &[[u8; 6]], wanted: Dura
             Peer::Imds => query.poll(at, connection),
         });
         run.last_fault = wireserver.fault().map(|(fault, _)| fault);
-        if query.is_over() && !heard {
+        if query.is_over() && run.asked.is_none() {
+            run.asked = Some((at, query.fault().map(ToString::to_string)));
             continue;
         }
         if run.outcome.is_some() {
@@ -493,5 +497,55 @@ fn silence_is_not_taken_for_an_answer() {
         world.borrow_mut().arrived.push_back(frame);
         let now = Duration::from_millis(round);
         assert!(network.poll(now, &mut buffers.frames, None).is_none());
+    }
+}
+
+#[test]
+fn metadata_service_that_is_not_there_is_given_up_and_one_in_trouble_is_asked_for_long() {
+    let second = Duration::from_secs(1);
+    for (trouble, earliest, latest, fault) in [
+        (
+            "tcp.imds = silent",
+            20,
+            90,
+            "connection timeout querying IMDS",
+        ),
+        (
+            "tcp.imds = refused",
+            10,
+            60,
+            "connection error querying IMDS",
+        ),
+        ("imds.answers = 403", 0, 1, "http error 403 querying IMDS"),
+        (
+            "imds.answers = 404",
+            290,
+            320,
+            "http error 404 querying IMDS",
+        ),
+        (
+            "imds.answers = 503",
+            290,
+            320,
+            "http error 503 querying IMDS",
+        ),
+        (
+            "imds.answers = truncated",
+            290,
+            320,
+            "error parsing IMDS metadata: ",
+        ),
+    ] {
+        let run = run(
+            parse(&format!("health.answers = 503\n{trouble}")),
+            Health::Ready,
+        );
+        let (at, why) = run.asked.clone().expect(trouble);
+        assert!(
+            at >= second * earliest && at <= second * latest,
+            "{trouble}: {at:?}"
+        );
+        let why = why.unwrap();
+        assert!(why.starts_with(fault), "{trouble}: {why}");
     }
 }
