@@ -219,6 +219,10 @@ pub enum Note {
     HomeWillBeHidden,
     /// The custom data is not base64.
     CustomDataNotBase64,
+    /// The platform has custom data for the machine, and the disc, which would carry it, has not.
+    CustomDataMissing,
+    /// The platform expects its guest proxy agent to speak for the machine.
+    GuestProxyAgent,
 }
 
 impl fmt::Display for Note {
@@ -241,6 +245,12 @@ impl fmt::Display for Note {
                  written now will be hidden",
             ),
             Self::CustomDataNotBase64 => f.write_str("the custom data is not base64"),
+            Self::CustomDataMissing => {
+                f.write_str("failure to read customData while hasCustomData=true")
+            }
+            Self::GuestProxyAgent => {
+                f.write_str("the platform expects azure-proxy-agent: preroot speaks for itself")
+            }
         }
     }
 }
@@ -368,6 +378,9 @@ pub fn plan(
 /// Adds the steps to a plan, in their order.
 fn fill(draft: &mut Draft<'_>) -> Outcome<()> {
     let steps = draft.context.steps;
+    if draft.identity.guest_proxy_agent {
+        draft.note(Note::GuestProxyAgent);
+    }
     if steps.has(Step::HostName) {
         hostname::add(draft)?;
     }

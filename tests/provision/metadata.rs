@@ -191,3 +191,21 @@ fn ordinary_boot_asks_nobody() {
         assert_eq!(machine.read("etc/hostname"), format!("{HOST_NAME}\n"));
     });
 }
+
+#[test]
+fn what_is_expected_and_not_there_is_noted() {
+    on_machine(|machine| {
+        machine.insert(
+            &Document::new(HOST_NAME, USER)
+                .key(KEY)
+                .provision_guest_proxy_agent(),
+        );
+        let azure = Azure::start("vm.custom_data = yes");
+        machine
+            .provision(&[])
+            .exits(0)
+            .says("note: failure to read customData while hasCustomData=true")
+            .says("note: the platform expects azure-proxy-agent");
+        azure.end().ready();
+    });
+}
