@@ -12,11 +12,11 @@ use core::fmt;
 use core::ops::ControlFlow;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, OFlags};
 use rustix::io::{self, Errno};
 use rustix::ioctl::{IntegerSetter, Ioctl, IoctlOutput, NoArg, Opcode};
 
-use super::sysfs;
+use super::{path, sysfs};
 use crate::wire::cmdline::RootSpec;
 use crate::wire::gpt;
 use crate::wire::superblock::{Kind, PROBE_BYTES, Superblock};
@@ -132,8 +132,8 @@ impl Drive {
 
     /// Opens the drive itself: without `O_NONBLOCK` the kernel asks for a disc.
     fn control(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        rustix::fs::open(self.path.as_str(), flags, Mode::empty())
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        path::open(CWD, &self.path, flags)
     }
 }
 
@@ -147,7 +147,7 @@ pub struct Media {
 impl Media {
     /// Opens a device or a file; `ENOMEDIUM` and an empty file are the same to callers.
     pub fn open(path: &str) -> io::Result<Self> {
-        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let file = path::open(CWD, path, OFlags::RDONLY)?;
         let length = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))?;
         if length == 0 {
             return Err(Errno::NOMEDIUM);
@@ -492,7 +492,7 @@ impl Places<'_> {
 
 /// Tells what lies on a device; `None` when it is nothing known or cannot be read.
 pub fn probe(path: &str) -> Option<Superblock> {
-    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let file = path::open(CWD, path, OFlags::RDONLY).ok()?;
     let mut bytes = alloc::vec![0; PROBE_BYTES];
     let mut filled = 0;
     while filled < bytes.len() {

@@ -2,27 +2,18 @@
 //!
 //! Not for files of the real root: those are `root`'s.
 
-use rustix::fd::OwnedFd;
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fd::{AsFd as _, OwnedFd};
+use rustix::fs::{CWD, OFlags};
+use rustix::io::{self, Errno};
+
+use super::{content, path, sysfs};
 
 /// The kernel's command line is never longer.
 pub const MAX_COMMAND_LINE: usize = 4096;
 
 /// Reads a file into `buffer`; what does not fit is left out. `None` if it cannot be read.
 pub fn read<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
-    let file =
-        rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match rustix::io::read(&file, buffer.get_mut(filled..)?) {
-            Ok(0) => break,
-            Ok(count) => filled = filled.checked_add(count)?,
-            Err(Errno::INTR) => {}
-            Err(_) => return None,
-        }
-    }
-    buffer.get(..filled)
+    sysfs::read(CWD, path, buffer).ok()
 }
 
 /// Reads the kernel's command line; empty when there is no `/proc`.
@@ -32,48 +23,32 @@ pub fn command_line(buffer: &mut [u8; MAX_COMMAND_LINE]) -> &[u8] {
 
 /// Makes a directory, or finds it made; tells whether it is there.
 pub fn make_directory(path: &str) -> bool {
-    matches!(
-        rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)),
-        Ok(()) | Err(Errno::EXIST)
-    )
+    matches!(path::make_directory(CWD, path), Ok(()) | Err(Errno::EXIST))
 }
 
 /// Removes an empty directory; one that is not empty, or is no directory, stays.
 pub fn remove_directory(path: &str) {
-    let _ = rustix::fs::rmdir(path);
+    let _ = path::terminated(path).and_then(|path| rustix::fs::rmdir(path.as_c_str()));
 }
 
 /// Opens a directory, for what is named by its descriptor.
 pub fn open_directory(path: &str) -> Option<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).ok()
+    path::open(CWD, path, OFlags::PATH | OFlags::DIRECTORY).ok()
 }
 
 /// Writes a file that only root may read, and the directory that it lies in.
 ///
 /// A reader sees the old or the new content, never half of it. Tells whether it worked.
 pub fn write_private(directory: &str, name: &str, content: &[u8]) -> bool {
-    if !make_directory(directory) {
-        return false;
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(directory) = rustix::fs::openat(CWD, directory, flags, Mode::empty()) else {
-        return false;
-    };
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let temporary = ".new";
-    let Ok(file) = rustix::fs::openat(&directory, temporary, flags, Mode::from_raw_mode(0o600))
-    else {
-        return false;
-    };
-    let mut rest = content;
-    while !rest.is_empty() {
-        match rustix::io::write(&file, rest) {
-            Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            Err(_) => return false,
-        }
-    }
-    rustix::fs::renameat(&directory, temporary, &directory, name).is_ok()
+    make_directory(directory) && replace(directory, name, content).is_ok()
+}
+
+fn replace(directory: &str, name: &str, text: &[u8]) -> io::Result<()> {
+    const TEMPORARY: &str = ".new";
+    let directory = sysfs::open_directory(CWD, directory)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
+    let file = path::open(directory.as_fd(), TEMPORARY, flags)?;
+    content::write(file.as_fd(), text)?;
+    let (old, new) = (path::terminated(TEMPORARY)?, path::terminated(name)?);
+    rustix::fs::renameat(&directory, old.as_c_str(), &directory, new.as_c_str())
 }

@@ -14,6 +14,7 @@ use rustix::net::{
     socket_with,
 };
 
+use super::path::terminated;
 pub use crate::wire::rtnetlink::LinkState;
 use crate::wire::rtnetlink::{self, Message};
 
@@ -211,7 +212,7 @@ fn driver_below(directory: &str, name: &str) -> Option<heapless::String<32>> {
         path.push_str(part).ok()?;
     }
     let mut target = [0; 256];
-    let length = readlinkat_raw(CWD, path.as_str(), &mut target).ok()?;
+    let length = readlinkat_raw(CWD, terminated(&path).ok()?.as_c_str(), &mut target).ok()?;
     let target = target.get(..length)?;
     // What fills the buffer may be cut.
     if length == 256 {

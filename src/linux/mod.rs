@@ -7,6 +7,7 @@
 pub mod block;
 pub mod channel;
 pub mod clock;
+mod content;
 pub mod dmi;
 pub mod files;
 pub mod link;
@@ -15,6 +16,7 @@ pub mod memory;
 pub mod module;
 pub mod mount;
 pub mod packet;
+mod path;
 pub mod poll;
 pub mod port;
 pub mod process;

@@ -10,10 +10,10 @@ use core::ffi::CStr;
 use core::fmt;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, OFlags};
 use rustix::io::{self, Errno};
 
-use super::sysfs;
+use super::{path, sysfs};
 use crate::wire::cmdline::{CommandLine, same_name};
 use crate::wire::moddep::{
     Alias, Dependencies, Lines, Section, SoftDependencies, Storage, split_path,
@@ -288,13 +288,7 @@ impl<'a> Modules<'a> {
             0
         };
         // modules.dep may name a file outside by an absolute path.
-        let file = rustix::fs::openat(
-            &self.directory,
-            path,
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|errno| {
+        let file = path::open(self.directory.as_fd(), path, OFlags::RDONLY).map_err(|errno| {
             if errno == Errno::NOENT {
                 ModuleFault::NoFile
             } else {
@@ -372,8 +366,7 @@ impl<'a> Modules<'a> {
     }
 
     fn index(&self, file: &str) -> Option<Index> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.directory, file, flags, Mode::empty())
+        path::open(self.directory.as_fd(), file, OFlags::RDONLY)
             .ok()
             .map(Index)
     }
@@ -480,8 +473,8 @@ impl ModaliasList {
                 && depth < MAX_DEVICE_DEPTH
                 && holds_devices(name, depth)
             {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                if let Ok(inner) = rustix::fs::openat(directory, name, flags, Mode::empty()) {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+                if let Ok(inner) = path::open(directory.as_fd(), name, flags) {
                     self.walk(&inner, depth + 1);
                 }
             }

@@ -8,17 +8,18 @@ mod options;
 mod switch;
 mod watch;
 
-use alloc::ffi::CString;
 use core::ffi::CStr;
 use core::fmt;
 
 pub use options::Options;
 use rustix::fd::BorrowedFd;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags as Used};
 use rustix::io::{self, Errno};
 use rustix::mount::{MountFlags, UnmountFlags};
 pub use switch::{NoInit, SwitchFault, enter_real_root, find_init};
 pub use watch::Mounts;
+
+use super::path::{self, terminated};
 
 /// One of the kernel's own file systems.
 struct Api {
@@ -100,11 +101,12 @@ pub fn api_file_systems() -> Result<(), ApiFault> {
 }
 
 fn mount_api(api: &Api) -> io::Result<()> {
-    match rustix::fs::mkdir(api.path, Mode::from_raw_mode(0o755)) {
+    match path::make_directory(CWD, api.path) {
         Ok(()) => {}
         // On a read-only initramfs the directory is there or the mount says so.
         Err(Errno::EXIST | Errno::ROFS) => {
-            if rustix::fs::stat(api.path)?.st_dev != rustix::fs::stat("/")?.st_dev {
+            let path = terminated(api.path)?;
+            if rustix::fs::stat(path.as_c_str())?.st_dev != rustix::fs::stat(c"/")?.st_dev {
                 return Ok(());
             }
         }
@@ -132,11 +134,6 @@ fn mount(source: &str, target: &str, kind: &str, flags: MountFlags, data: &CStr)
     )
 }
 
-/// Ends a text with a NUL; one that holds a NUL is refused as rustix does.
-fn terminated(text: &str) -> io::Result<CString> {
-    CString::new(text).map_err(|_| Errno::INVAL)
-}
-
 /// Gives the first three descriptors a console, where the kernel found none for its first program.
 ///
 /// Before `/dev` is mounted the kernel cannot open one. Without any the descriptors lead to
@@ -148,8 +145,8 @@ pub fn open_console() -> io::Result<()> {
         return Ok(());
     }
     let flags = OFlags::RDWR | OFlags::NOCTTY;
-    let console = rustix::fs::openat(CWD, "/dev/console", flags, Mode::empty())
-        .or_else(|_| rustix::fs::openat(CWD, "/dev/null", flags, Mode::empty()))?;
+    let console = rustix::fs::openat(CWD, c"/dev/console", flags, Mode::empty())
+        .or_else(|_| rustix::fs::openat(CWD, c"/dev/null", flags, Mode::empty()))?;
     rustix::stdio::dup2_stdin(&console)?;
     rustix::stdio::dup2_stdout(&console)?;
     rustix::stdio::dup2_stderr(&console)?;
@@ -280,7 +277,7 @@ pub fn mount_disc(device: &str, target: &str) -> Result<Mounted, MountFault> {
 }
 
 fn make_target(target: &str) -> Result<(), MountFault> {
-    match rustix::fs::mkdir(target, Mode::from_raw_mode(0o755)) {
+    match path::make_directory(CWD, target) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(_) => Err(MountFault::NoTarget),
     }
@@ -340,22 +337,24 @@ fn fault_of(errno: Errno, name: TypeName) -> MountFault {
     }
 }
 
+fn used_flags(path: &str) -> io::Result<Used> {
+    Ok(rustix::fs::statvfs(terminated(path)?.as_c_str())?.f_flag)
+}
+
 /// Tells whether what is mounted at `path` takes no writes; of what cannot be asked, it says no.
 pub fn is_read_only(path: &str) -> bool {
-    use rustix::fs::StatVfsMountFlags as Used;
-    rustix::fs::statvfs(path).is_ok_and(|stat| stat.f_flag.contains(Used::RDONLY))
+    used_flags(path).is_ok_and(|used| used.contains(Used::RDONLY))
 }
 
 /// Makes a mounted file system writable, or read-only again; its other flags stay.
 pub fn remount(path: &str, writable: bool) -> io::Result<()> {
     let mut flags = flags_in_use(path)?;
     flags.set(MountFlags::RDONLY, !writable);
-    rustix::mount::mount_remount(path, flags, c"")
+    rustix::mount::mount_remount(terminated(path)?.as_c_str(), flags, c"")
 }
 
 /// Gives the flags that a remount would take away if they were not named again.
 fn flags_in_use(path: &str) -> io::Result<MountFlags> {
-    use rustix::fs::StatVfsMountFlags as Used;
     const PAIRS: [(Used, MountFlags); 7] = [
         (Used::NOSUID, MountFlags::NOSUID),
         (Used::NODEV, MountFlags::NODEV),
@@ -365,7 +364,7 @@ fn flags_in_use(path: &str) -> io::Result<MountFlags> {
         (Used::NODIRATIME, MountFlags::NODIRATIME),
         (Used::RELATIME, MountFlags::RELATIME),
     ];
-    let used = rustix::fs::statvfs(path)?.f_flag;
+    let used = used_flags(path)?;
     let named = PAIRS
         .iter()
         .filter(|(flag, _)| used.contains(*flag))
@@ -375,7 +374,7 @@ fn flags_in_use(path: &str) -> io::Result<MountFlags> {
 
 /// Takes a file system off its directory; `EBUSY` while somebody uses it.
 pub fn unmount(path: &str) -> io::Result<()> {
-    rustix::mount::unmount(path, UnmountFlags::NOFOLLOW)
+    rustix::mount::unmount(terminated(path)?.as_c_str(), UnmountFlags::NOFOLLOW)
 }
 
 #[cfg(test)]

@@ -12,9 +12,10 @@ use alloc::vec::Vec;
 use core::mem::MaybeUninit;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, FileType, Mode, OFlags, RawDir, ResolveFlags};
+use rustix::fs::{self, CWD, FileType, Mode, OFlags, RawDir, ResolveFlags};
 use rustix::io::Errno;
 
+use super::{content, path};
 use crate::engine::plan::{Act, Change, Kind, RootFault, RootView, Stat, TEMPORARY};
 pub use apply::Applied;
 
@@ -62,8 +63,7 @@ fn joined(one: &str, two: &str) -> Result<CString, RootFault> {
 impl Root {
     /// Opens the root below `path`.
     pub fn open(path: &str) -> Result<Self, RootFault> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = fs::open(path, flags, Mode::empty()).map_err(fault(Act::OpenRoot))?;
+        let fd = path::open(CWD, path, DIRECTORY_FLAGS).map_err(fault(Act::OpenRoot))?;
         Ok(Self { fd, owned: true })
     }
 
@@ -171,7 +171,9 @@ impl RootView for Root {
         }
         // One allocation of the right size: a growing one would leave copies of shadow behind.
         let mut content = alloc::vec![0; size];
-        let length = read_full(fd.as_fd(), &mut content)?;
+        let length = content::read(fd.as_fd(), &mut content)
+            .map_err(fault(Act::Read))?
+            .len();
         content.truncate(length);
         Ok(Some(content))
     }
@@ -249,20 +251,6 @@ fn openat2(
             done => return done,
         }
     }
-}
-
-/// Reads until the buffer is full or the file ends.
-fn read_full(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, RootFault> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match rustix::io::read(fd, &mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(more) => length += more,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(fault(Act::Read)(errno)),
-        }
-    }
-    Ok(length)
 }
 
 #[cfg(test)]

@@ -5,32 +5,20 @@
 use core::mem::MaybeUninit;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags, RawDir};
+use rustix::fs::{FileType, OFlags, RawDir};
 use rustix::io;
+
+use super::{content, path};
 
 /// Opens a directory below another one, or by an absolute path.
 pub fn open_directory(at: impl AsFd, path: &str) -> io::Result<OwnedFd> {
-    rustix::fs::openat(
-        at,
-        path,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+    path::open(at.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY)
 }
 
 /// Reads a file from its start, as much as fits.
 pub fn read<'b>(at: impl AsFd, path: &str, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
-    let file = rustix::fs::openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match rustix::io::read(&file, &mut buffer[filled..]) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(io::Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(&buffer[..filled])
+    let file = path::open(at.as_fd(), path, OFlags::RDONLY)?;
+    Ok(content::read(file.as_fd(), buffer)?)
 }
 
 /// Reads a file that holds one word or one line, without its line end.

@@ -6,12 +6,12 @@
 use core::fmt;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::{self, Errno};
 use rustix::mount::UnmountFlags;
 
+use super::super::path::{self, terminated};
 use super::super::sysfs;
-use super::terminated;
 
 /// What is moved into the real root.
 const MOVED: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
@@ -59,15 +59,16 @@ pub fn enter_real_root(path: &str) -> Result<u32, SwitchFault> {
     }
     for api in MOVED {
         // One that is not mounted stays with the initramfs.
-        let mounted = rustix::fs::lstat(api).is_ok_and(|stat| stat.st_dev != old_device);
+        let mounted = look(CWD, api).is_ok_and(|stat| stat.st_dev != old_device);
         if mounted && move_api(&new, new_device, path, api).is_err() {
-            let _ = rustix::mount::unmount(api, UnmountFlags::DETACH);
+            let _ = terminated(api)
+                .and_then(|api| rustix::mount::unmount(api.as_c_str(), UnmountFlags::DETACH));
         }
     }
     rustix::process::fchdir(&new).map_err(SwitchFault::NoDirectory)?;
     rustix::mount::mount_move(c".", c"/").map_err(SwitchFault::NotMoved)?;
-    rustix::process::chroot(".").map_err(SwitchFault::NotEntered)?;
-    rustix::process::chdir("/").map_err(SwitchFault::NotEntered)?;
+    rustix::process::chroot(c".").map_err(SwitchFault::NotEntered)?;
+    rustix::process::chdir(c"/").map_err(SwitchFault::NotEntered)?;
     Ok(remove_old_root(&old, old_device))
 }
 
@@ -75,13 +76,18 @@ fn device_of(directory: impl AsFd) -> io::Result<u64> {
     Ok(rustix::fs::fstat(directory)?.st_dev)
 }
 
+/// Looks at what `path` names, without following a link.
+fn look(at: BorrowedFd<'_>, path: &str) -> io::Result<Stat> {
+    rustix::fs::statat(at, terminated(path)?.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)
+}
+
 /// Moves one mount over; fails when there is no place for it or the place is taken.
 fn move_api(new: &OwnedFd, new_device: u64, path: &str, api: &str) -> io::Result<()> {
     let name = api.trim_start_matches('/');
-    let place = match rustix::fs::statat(new, name, AtFlags::SYMLINK_NOFOLLOW) {
+    let place = match look(new.as_fd(), name) {
         Err(Errno::NOENT) => {
-            rustix::fs::mkdirat(new, name, Mode::from_raw_mode(0o755))?;
-            rustix::fs::statat(new, name, AtFlags::SYMLINK_NOFOLLOW)?
+            path::make_directory(new.as_fd(), name)?;
+            look(new.as_fd(), name)?
         }
         other => other?,
     };
@@ -113,8 +119,8 @@ fn remove_content(directory: BorrowedFd<'_>, device: u64, depth: u8, removed: &m
     let _ = sysfs::each_name(&listing, &mut |name, kind| {
         let mut flags = AtFlags::empty();
         if kind == FileType::Directory {
-            let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let Ok(inner) = rustix::fs::openat(directory, name, open, Mode::empty()) else {
+            let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            let Ok(inner) = path::open(directory, name, open) else {
                 return;
             };
             // Something is mounted here: neither ours nor in the way.
@@ -124,7 +130,9 @@ fn remove_content(directory: BorrowedFd<'_>, device: u64, depth: u8, removed: &m
             remove_content(inner.as_fd(), device, depth + 1, removed);
             flags = AtFlags::REMOVEDIR;
         }
-        if rustix::fs::unlinkat(directory, name, flags).is_ok() {
+        let gone = terminated(name)
+            .and_then(|name| rustix::fs::unlinkat(directory, name.as_c_str(), flags));
+        if gone.is_ok() {
             *removed = removed.saturating_add(1);
         }
     });
@@ -157,11 +165,15 @@ pub fn find_init<'a>(root: BorrowedFd<'_>, asked: Option<&'a str>) -> Result<&'a
 
 fn is_executable(root: BorrowedFd<'_>, path: &str) -> io::Result<bool> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat2(root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+    let file = match rustix::fs::openat2(
+        root,
+        terminated(path)?.as_c_str(),
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT,
+    ) {
         // Before Linux 5.6; an absolute link is then right only after the switch.
-        Err(Errno::NOSYS) => {
-            rustix::fs::openat(root, path.trim_start_matches('/'), flags, Mode::empty())
-        }
+        Err(Errno::NOSYS) => path::open(root, path.trim_start_matches('/'), flags),
         other => other,
     }?;
     let stat = rustix::fs::fstat(&file)?;

@@ -15,7 +15,7 @@ impl Mounts {
     /// Opens the list; needs `/proc`.
     pub fn open() -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        rustix::fs::open("/proc/self/mountinfo", flags, Mode::empty()).map(|list| Self { list })
+        rustix::fs::open(c"/proc/self/mountinfo", flags, Mode::empty()).map(|list| Self { list })
     }
 
     /// Tells whether something is mounted on this very path, which is absolute and without links.

@@ -10,8 +10,9 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::{FILE_FLAGS, Root, Spot, fault, read_full, stat};
+use super::{FILE_FLAGS, Root, Spot, fault, stat};
 use crate::engine::plan::{Act, Action, Change, Plan, RootFault};
+use crate::linux::content;
 
 /// Largest label or other extended attribute that is copied.
 const XATTR_MAX: usize = 4096;
@@ -205,7 +206,7 @@ impl Root {
         let new = open(directory, &spot.temporary, flags).map_err(fault(Act::Create))?;
         let filled = self
             .own(new.as_fd(), change, old.as_ref().map(AsFd::as_fd))
-            .and_then(|()| write_all(new.as_fd(), content));
+            .and_then(|()| content::write(new.as_fd(), content).map_err(fault(Act::Write)));
         if filled.is_err() {
             // The failure that matters is the first one.
             let _ = remove(directory, &spot.temporary);
@@ -318,25 +319,13 @@ fn has_content(fd: BorrowedFd<'_>, content: &[u8]) -> Result<bool, RootFault> {
     let mut rest = content;
     let mut buffer = zeroize::Zeroizing::new([0_u8; 1024]);
     loop {
-        let length = read_full(fd, &mut *buffer)?;
-        let piece = buffer.get(..length).unwrap_or_default();
+        let piece = &*content::read(fd, &mut *buffer).map_err(fault(Act::Read))?;
         match rest.strip_prefix(piece) {
-            Some(more) if length > 0 => rest = more,
+            Some(more) if !piece.is_empty() => rest = more,
             Some(_) => return Ok(rest.is_empty()),
             None => return Ok(false),
         }
     }
-}
-
-fn write_all(fd: BorrowedFd<'_>, mut content: &[u8]) -> Result<(), RootFault> {
-    while !content.is_empty() {
-        match rustix::io::write(fd, content) {
-            Ok(done) => content = &content[done..],
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(fault(Act::Write)(errno)),
-        }
-    }
-    Ok(())
 }
 
 /// Copies the security label and the other extended attributes of the file that is replaced.
