@@ -3,6 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use heapless::Vec;
 use rustix::event::{PollFd, PollFlags};
@@ -12,7 +13,7 @@ use super::options::Options;
 use crate::engine::backoff::{Random, earliest};
 use crate::engine::exchange::Endpoint;
 use crate::engine::imds::Query;
-use crate::engine::network::{MAX_NICS, Network};
+use crate::engine::network::{Chosen, MAX_NICS, Network};
 use crate::engine::transport::{self, Peer, Transport};
 use crate::engine::wireserver::{Outcome, Wireserver};
 use crate::linux::clock;
@@ -37,9 +38,9 @@ pub(super) struct Uplink {
     /// The interfaces that we set up, and shall set down again.
     raised: Vec<(u32, [u8; 6]), MAX_NICS>,
     network: Network<Port>,
-    transport: Option<Transport<'static, Port>>,
-    wireserver: Option<Wireserver<'static>>,
-    query: Option<Query<'static>>,
+    transport: Option<Box<Transport<'static, Port>>>,
+    wireserver: Option<Box<Wireserver<'static>>>,
+    query: Option<Box<Query<'static>>>,
     /// Whether the metadata service is to be asked.
     asks: bool,
     /// The memory that the next stages take.
@@ -123,7 +124,7 @@ impl Uplink {
         if self.asks
             && let Some(buffer) = self.metadata.take()
         {
-            self.query = Some(Query::new(random(), buffer, now));
+            self.query = Some(Box::new(Query::new(random(), buffer, now)));
         }
         let query = &mut self.query;
         let mut outcome = None;
@@ -170,7 +171,7 @@ impl Uplink {
 
     /// Returns the question to the metadata service, once it is under way.
     pub(super) fn query(&mut self) -> Option<&mut Query<'static>> {
-        self.query.as_mut()
+        self.query.as_deref_mut()
     }
 
     /// Tells when the WireServer gave its goal state.
@@ -181,7 +182,11 @@ impl Uplink {
     /// Tells whether the lease is worth nothing any more: its interface is gone, or nobody has
     /// answered for long.
     pub(super) fn is_lost(&self) -> bool {
-        self.gone || self.wireserver.as_ref().is_some_and(Wireserver::is_cut_off)
+        self.gone
+            || self
+                .wireserver
+                .as_ref()
+                .is_some_and(|wireserver| wireserver.is_cut_off())
     }
 
     /// Returns when the report was asked for.
@@ -229,8 +234,8 @@ impl Uplink {
             .wireserver
             .as_ref()
             .filter(|wireserver| reporting || wireserver.goal_state_at().is_none())
-            .and_then(Wireserver::due);
-        let query = self.query.as_ref().and_then(Query::due);
+            .and_then(|wireserver| wireserver.due());
+        let query = self.query.as_ref().and_then(|query| query.due());
         earliest(&[transport, network, wireserver, query])
     }
 
@@ -359,9 +364,36 @@ impl Uplink {
         ) else {
             return;
         };
+        self.leased = now;
+        self.tell_lease(&chosen, now, log, report, start);
+        let endpoint = Endpoint {
+            address: chosen.lease.wireserver(),
+            port: 80,
+        };
+        self.transport = Some(Box::new(Transport::new(
+            chosen.link,
+            &chosen.lease,
+            chosen.neighbour,
+            random(),
+            now,
+            frames,
+            sockets,
+        )));
+        self.wireserver = Some(Box::new(Wireserver::new(endpoint, random(), response)));
+    }
+
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
+    fn tell_lease(
+        &self,
+        chosen: &Chosen<Port>,
+        now: Duration,
+        log: &Log,
+        report: &mut Report,
+        start: Duration,
+    ) {
         let lease = &chosen.lease;
         let wireserver = lease.wireserver();
-        self.leased = now;
         log.line(
             Level::Info,
             format_args!(
@@ -383,20 +415,6 @@ impl Uplink {
             report.router = clip_format(format_args!("{router}"));
         }
         report.wireserver = clip_format(format_args!("{wireserver}"));
-        self.transport = Some(Transport::new(
-            chosen.link,
-            lease,
-            chosen.neighbour,
-            random(),
-            now,
-            frames,
-            sockets,
-        ));
-        let endpoint = Endpoint {
-            address: wireserver,
-            port: 80,
-        };
-        self.wireserver = Some(Wireserver::new(endpoint, random(), response));
     }
 }
 
