@@ -9,6 +9,7 @@ mod platform;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use core::fmt;
+use core::mem::ManuallyDrop;
 use core::time::Duration;
 
 use heapless::Vec;
@@ -117,7 +118,8 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
     let Some((buffers, sockets)) = memory::take_buffers() else {
         return;
     };
-    let mut worker = Worker {
+    // The process ends with it, and the kernel takes back what it holds.
+    let mut worker = ManuallyDrop::new(Worker {
         options,
         start,
         deadline: start.saturating_add(options.timeout),
@@ -138,12 +140,15 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
         description: String::new(),
         accepted: false,
         log,
-    };
+    });
+    let worker = &mut *worker;
     let answer = worker.work(supervisor);
     match answer {
         Answer::Over(exit) => worker.finish(exit),
         Answer::Again | Answer::Released => worker.rooted.restore(&worker.log),
     }
+    // It may hold a password.
+    worker.who = Who::Settled;
     supervisor.send(&answer.to_message());
     // The interface goes down while the supervisor is on its way already.
     worker.uplink.release();
