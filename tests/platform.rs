@@ -402,16 +402,13 @@ fn lease_tells_all_that_the_server_said() {
     assert_ready(&run);
     let lease = run.lease.unwrap();
     assert_eq!(lease.to_string(), "10.0.0.4/24");
-    assert_eq!(lease.mtu, Some(1400));
-    assert_eq!(lease.search, "a.example b.a.example");
-    assert_eq!(lease.domain, "x.internal");
-    assert_eq!(lease.dns.len(), 2);
-    assert_eq!(lease.routes.len(), 3);
+    assert_eq!(lease.mtu(), Some(1400));
+    assert_eq!(lease.search(), "a.example b.a.example");
+    assert_eq!(lease.domain(), "x.internal");
+    assert_eq!(lease.dns().len(), 2);
+    assert_eq!(lease.routes().len(), 3);
     assert!(lease.is_primary());
-    assert_eq!(
-        (lease.duration, lease.renew, lease.rebind),
-        (None, None, None)
-    );
+    assert_eq!((lease.duration(), lease.renewal()), (None, None));
 }
 
 #[test]

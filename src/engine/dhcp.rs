@@ -29,6 +29,8 @@ pub struct Client {
     /// What the last DISCOVER said of the time; its REQUEST must say the same (RFC 2131, 4.4.1).
     seconds: u16,
     phase: Phase,
+    /// What is held or requested.
+    offer: Option<Offer>,
     /// When something is to be sent or decided.
     due: Duration,
     wait: Backoff,
@@ -36,28 +38,24 @@ pub struct Client {
     discovers: u8,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Looking for a server.
     Selecting,
     /// Holding an offer, in the hope of a better one.
-    Holding(Offer),
+    Holding,
     /// The offer is taken; waiting for the server to give it.
-    Requesting(Offer),
+    Requesting,
     Bound,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Offer {
     lease: Lease,
     sender: [u8; 6],
 }
 
 /// What a frame meant to the client.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is looked at once and dropped, and there is no heap"
-)]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// Nothing, or not for us.
@@ -78,6 +76,7 @@ impl Client {
             started: now,
             seconds: 0,
             phase: Phase::Selecting,
+            offer: None,
             due: now,
             wait: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             refusals: Backoff::new(FIRST_REFUSAL_WAIT, LONGEST_WAIT),
@@ -93,20 +92,18 @@ impl Client {
     /// Returns the offer that is being requested: what it says holds unless the server changes its
     /// mind within the round trip.
     pub fn requested(&self) -> Option<&Lease> {
-        match &self.phase {
-            Phase::Requesting(offer) => Some(&offer.lease),
-            _ => None,
-        }
+        let offer = self.offer.as_ref()?;
+        (self.phase == Phase::Requesting).then_some(&offer.lease)
     }
 
     /// Returns when [`Client::poll`] has something to do; `None` once there is a lease.
     pub fn due(&self) -> Option<Duration> {
-        (!matches!(self.phase, Phase::Bound)).then_some(self.due)
+        (self.phase != Phase::Bound).then_some(self.due)
     }
 
     /// Makes the next message due at once, because the link has just come up.
     pub fn link_up(&mut self, now: Duration) {
-        if matches!(self.phase, Phase::Selecting) {
+        if self.phase == Phase::Selecting {
             self.wait.reset();
             self.due = now;
         }
@@ -125,20 +122,17 @@ impl Client {
         if now < self.due {
             return None;
         }
-        match &self.phase {
+        match self.phase {
             Phase::Bound => return None,
             // No better offer came.
-            Phase::Holding(offer) => {
-                let offer = offer.clone();
-                self.take(offer, now);
-            }
-            Phase::Requesting(_) if self.wait.tries() >= MAX_REQUESTS => self.start_over(now),
-            Phase::Selecting | Phase::Requesting(_) => {}
+            Phase::Holding => self.take(now),
+            Phase::Requesting if self.wait.tries() >= MAX_REQUESTS => self.start_over(now),
+            Phase::Selecting | Phase::Requesting => {}
         }
-        let ask = if let Phase::Requesting(offer) = &self.phase {
+        let ask = if let Some(lease) = self.requested() {
             Ask::Request {
-                address: offer.lease.address,
-                server: offer.lease.server,
+                address: lease.address,
+                server: lease.server,
             }
         } else {
             if self.discovers == 0 {
@@ -164,14 +158,14 @@ impl Client {
     }
 
     /// Takes a server's reply.
-    pub fn receive(&mut self, now: Duration, reply: &Reply) -> Event {
+    pub fn receive(&mut self, now: Duration, reply: Reply) -> Event {
         if reply.xid != self.xid || reply.mac != self.mac {
             return Event::Nothing;
         }
-        match (&self.phase, reply.kind) {
-            (Phase::Selecting | Phase::Holding(_), ReplyKind::Offer) => self.consider(now, reply),
-            (Phase::Requesting(offer), ReplyKind::Ack) if answers(reply, offer) => {
-                let mut lease = reply.lease.clone();
+        match (self.phase, reply.kind, &self.offer) {
+            (Phase::Selecting | Phase::Holding, ReplyKind::Offer, _) => self.consider(now, reply),
+            (Phase::Requesting, ReplyKind::Ack, Some(offer)) if answers(&reply, offer) => {
+                let mut lease = reply.lease;
                 // An acknowledgement may leave out what the offer told already.
                 if lease.server.is_unspecified() {
                     lease.server = offer.lease.server;
@@ -179,7 +173,7 @@ impl Client {
                 self.phase = Phase::Bound;
                 Event::Bound(lease)
             }
-            (Phase::Requesting(offer), ReplyKind::Nak)
+            (Phase::Requesting, ReplyKind::Nak, Some(offer))
                 if reply.server.is_unspecified() || reply.server == offer.lease.server =>
             {
                 let wait = self.refusals.next(&mut self.random);
@@ -191,25 +185,30 @@ impl Client {
         }
     }
 
-    fn consider(&mut self, now: Duration, reply: &Reply) -> Event {
+    fn consider(&mut self, now: Duration, reply: Reply) -> Event {
         if !is_unicast(reply.lease.address) || !is_unicast(reply.server) {
             return Event::Nothing;
         }
         let offer = Offer {
-            lease: reply.lease.clone(),
+            lease: reply.lease,
             sender: reply.sender,
         };
-        if offer.lease.wireserver.is_some() {
-            self.take(offer, now);
-        } else if matches!(self.phase, Phase::Selecting) {
-            self.phase = Phase::Holding(offer);
+        let complete = offer.lease.names_wireserver();
+        if complete || self.phase == Phase::Selecting {
+            self.offer = Some(offer);
+        }
+        if complete {
+            self.take(now);
+        } else if self.phase == Phase::Selecting {
+            self.phase = Phase::Holding;
             self.due = now.saturating_add(GRACE);
         }
         Event::Nothing
     }
 
-    fn take(&mut self, offer: Offer, now: Duration) {
-        self.phase = Phase::Requesting(offer);
+    /// Takes the offer that is held.
+    fn take(&mut self, now: Duration) {
+        self.phase = Phase::Requesting;
         self.wait.reset();
         self.due = now;
     }
@@ -289,12 +288,12 @@ mod tests {
         let mut client = client();
         assert_eq!(sent(&mut client, Duration::ZERO), Some((1, false)));
         let offer = reply(&client, ReplyKind::Offer, SERVER, true);
-        assert_eq!(client.receive(ms(1), &offer), Event::Nothing);
+        assert_eq!(client.receive(ms(1), offer), Event::Nothing);
         assert_eq!(client.requested().map(|lease| lease.address), Some(ADDRESS));
         assert_eq!(sent(&mut client, ms(1)), Some((3, false)));
         let ack = reply(&client, ReplyKind::Ack, SERVER, true);
         assert!(
-            matches!(client.receive(ms(2), &ack), Event::Bound(lease) if lease.address == ADDRESS)
+            matches!(client.receive(ms(2), ack), Event::Bound(lease) if lease.address == ADDRESS)
         );
         assert_eq!(client.due(), None);
     }
@@ -304,11 +303,11 @@ mod tests {
         let mut client = client();
         sent(&mut client, Duration::ZERO);
         let poor = reply(&client, ReplyKind::Offer, Ipv4Addr::new(10, 0, 0, 9), false);
-        client.receive(ms(1), &poor);
+        client.receive(ms(1), poor);
         assert!(client.requested().is_none());
         assert_eq!(sent(&mut client, ms(100)), None);
         let good = reply(&client, ReplyKind::Offer, SERVER, true);
-        client.receive(ms(101), &good);
+        client.receive(ms(101), good);
         assert_eq!(client.requested().map(|lease| lease.server), Some(SERVER));
     }
 
@@ -317,7 +316,7 @@ mod tests {
         let mut client = client();
         sent(&mut client, Duration::ZERO);
         let poor = reply(&client, ReplyKind::Offer, SERVER, false);
-        client.receive(ms(1), &poor);
+        client.receive(ms(1), poor);
         assert_eq!(sent(&mut client, ms(301)), Some((3, false)));
     }
 
@@ -343,7 +342,7 @@ mod tests {
         sent(&mut client, Duration::ZERO);
         let late = reply(&client, ReplyKind::Offer, SERVER, true);
         sent(&mut client, ms(300));
-        client.receive(ms(301), &late);
+        client.receive(ms(301), late);
         assert!(client.requested().is_some());
     }
 
@@ -352,7 +351,7 @@ mod tests {
         let mut client = client();
         sent(&mut client, Duration::ZERO);
         let offer = reply(&client, ReplyKind::Offer, SERVER, true);
-        client.receive(ms(1), &offer);
+        client.receive(ms(1), offer);
         let mut kinds = std::vec::Vec::new();
         for now in 1..20_000 {
             kinds.extend(sent(&mut client, ms(now)).map(|(kind, _)| kind));
@@ -377,7 +376,7 @@ mod tests {
                 ReplyKind::Nak
             };
             let answer = reply(&client, answer, SERVER, true);
-            if client.receive(ms(now), &answer) == Event::Refused {
+            if client.receive(ms(now), answer) == Event::Refused {
                 refusals += 1;
             }
         }
@@ -389,25 +388,25 @@ mod tests {
         let mut client = client();
         sent(&mut client, Duration::ZERO);
         let offer = reply(&client, ReplyKind::Offer, SERVER, true);
-        client.receive(ms(1), &offer);
+        client.receive(ms(1), offer);
         sent(&mut client, ms(1));
         let stranger = reply(&client, ReplyKind::Ack, Ipv4Addr::new(10, 0, 0, 66), true);
-        assert_eq!(client.receive(ms(2), &stranger), Event::Nothing);
+        assert_eq!(client.receive(ms(2), stranger), Event::Nothing);
         let refusal = reply(&client, ReplyKind::Nak, Ipv4Addr::new(10, 0, 0, 66), true);
-        assert_eq!(client.receive(ms(2), &refusal), Event::Nothing);
+        assert_eq!(client.receive(ms(2), refusal), Event::Nothing);
         let mut other_exchange = reply(&client, ReplyKind::Ack, SERVER, true);
         other_exchange.xid ^= 1;
-        assert_eq!(client.receive(ms(2), &other_exchange), Event::Nothing);
+        assert_eq!(client.receive(ms(2), other_exchange), Event::Nothing);
         let mut other_machine = reply(&client, ReplyKind::Ack, SERVER, true);
         other_machine.mac[5] ^= 1;
-        assert_eq!(client.receive(ms(2), &other_machine), Event::Nothing);
+        assert_eq!(client.receive(ms(2), other_machine), Event::Nothing);
         let mut other_address = reply(&client, ReplyKind::Ack, SERVER, true);
         other_address.lease.address = Ipv4Addr::new(10, 0, 0, 5);
-        assert_eq!(client.receive(ms(2), &other_address), Event::Nothing);
+        assert_eq!(client.receive(ms(2), other_address), Event::Nothing);
         // A server that does not name itself is known by its hardware address.
         let nameless = reply(&client, ReplyKind::Ack, Ipv4Addr::UNSPECIFIED, true);
         assert!(
-            matches!(client.receive(ms(2), &nameless), Event::Bound(lease) if lease.server == SERVER)
+            matches!(client.receive(ms(2), nameless), Event::Bound(lease) if lease.server == SERVER)
         );
     }
 
@@ -422,7 +421,7 @@ mod tests {
         ] {
             let mut offer = reply(&client, ReplyKind::Offer, SERVER, true);
             offer.lease.address = address;
-            client.receive(ms(1), &offer);
+            client.receive(ms(1), offer);
             assert!(client.requested().is_none());
         }
     }

@@ -149,7 +149,7 @@ impl<L: Link> Network<L> {
             return None;
         }
         leased()
-            .find(|(_, (lease, _))| lease.wireserver.is_some())
+            .find(|(_, (lease, _))| lease.names_wireserver())
             .or_else(|| leased().next())
             .map(|(index, _)| index)
     }
@@ -175,7 +175,7 @@ impl<L: Link> Candidate<L> {
                 break;
             };
             if let Some(reply) = dhcp::parse_frame(frame) {
-                if let Event::Bound(lease) = self.client.receive(now, &reply) {
+                if let Event::Bound(lease) = self.client.receive(now, reply) {
                     self.lease = Some((lease, now));
                 }
             } else if let Some((mac, address)) = link::arp_answer(frame)

@@ -118,7 +118,7 @@ impl<'b, L: Link> Transport<'b, L> {
         let mut interface = Interface::new(config, &mut device, instant(now));
         interface.update_ip_addrs(|addresses| {
             // There is room for one address, and this is the first.
-            let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(lease.address, lease.prefix)));
+            let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(lease.address, lease.prefix())));
         });
         interface.routes_mut().update(|routes| {
             // Only two hosts are ever spoken to: they need no more than a route each.

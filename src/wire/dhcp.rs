@@ -4,14 +4,15 @@
 //! options that smoltcp does not know, and because a value may be split (RFC 3396) or lie in the
 //! `file` and `sname` fields (option 52). Who says what when is `engine::dhcp`'s business.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 
-use heapless::{String, Vec};
 use smoltcp::wire::{
-    DhcpOption, DhcpPacket, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr,
-    IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+    DhcpPacket, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpProtocol,
+    Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
 };
 
 /// The port a DHCP client listens on.
@@ -31,8 +32,16 @@ const COOKIE: u32 = 0x6382_5363;
 /// What we ask for: mask, router, DNS, host name, domain, MTU,
 /// lease time, server id, T1, T2, domain search, classless routes, WireServer, Microsoft's routes.
 const PARAMETERS: [u8; 14] = [1, 3, 6, 12, 15, 26, 51, 54, 58, 59, 119, 121, 245, 249];
-/// The longest value we keep of one option, joined from its pieces.
+/// The longest value that we believe of one option, joined from its pieces.
 const MAX_VALUE: usize = 512;
+/// The most routers, or name servers, that we look at: nobody needs a fifth.
+const MAX_ADDRESSES: usize = 4;
+/// The most routes; a longer list is no list.
+const MAX_ROUTES: usize = 16;
+/// The longest list of domains to search, as text.
+const MAX_SEARCH: usize = 256;
+/// The longest domain name that we believe.
+const MAX_DOMAIN: usize = 64;
 
 mod code {
     pub(super) const MASK: u8 = 1;
@@ -93,9 +102,8 @@ impl Message<'_> {
     ///
     /// `None` if `frame` is shorter than [`MAX_FRAME`] or the host name is too long to fit.
     pub fn emit(&self, frame: &mut [u8]) -> Option<usize> {
-        let mut message = [0; MAX_MESSAGE];
-        let length = self.emit_message(&mut message)?;
-        let message = message.get(..length)?;
+        let message = self.to_bytes()?;
+        let length = message.len();
 
         let udp = UdpRepr {
             src_port: CLIENT_PORT,
@@ -127,14 +135,15 @@ impl Message<'_> {
             &ip.src_addr.into(),
             &ip.dst_addr.into(),
             length,
-            |payload| payload.copy_from_slice(message),
+            |payload| payload.copy_from_slice(&message),
             &checksums,
         );
         Some(total)
     }
 
-    fn emit_message(&self, buffer: &mut [u8; MAX_MESSAGE]) -> Option<usize> {
-        let mut packet = DhcpPacket::new_unchecked(&mut buffer[..]);
+    fn to_bytes(&self) -> Option<Vec<u8>> {
+        let mut message = alloc::vec![0; OPTIONS_AT];
+        let mut packet = DhcpPacket::new_unchecked(message.as_mut_slice());
         packet.set_opcode(smoltcp::wire::DhcpOpCode::Request);
         packet.set_hardware_type(smoltcp::wire::ArpHardware::Ethernet);
         packet.set_hardware_len(6);
@@ -150,43 +159,31 @@ impl Message<'_> {
             Ask::Discover => 1,
             Ask::Request { .. } => 3,
         };
-        let space = packet.options_mut();
-        let mut options = space;
-        let mut put = |kind, data: &[u8]| options.emit(DhcpOption { kind, data }).ok();
-        put(code::KIND, &[kind])?;
+        let mut put = |code, data: &[u8]| {
+            message.extend_from_slice(&[code, data.len() as u8]);
+            message.extend_from_slice(data);
+        };
+        put(code::KIND, &[kind]);
         if let Ask::Request { address, server } = self.ask {
-            put(code::REQUESTED, &address.octets())?;
-            put(code::SERVER, &server.octets())?;
+            put(code::REQUESTED, &address.octets());
+            put(code::SERVER, &server.octets());
         }
-        let mut client = [1; 7];
-        client.get_mut(1..)?.copy_from_slice(&self.mac);
-        put(code::CLIENT_ID, &client)?;
-        put(code::MAX_SIZE, &1500u16.to_be_bytes())?;
-        put(code::PARAMETERS, &PARAMETERS)?;
+        let mut client_id = [1; 7];
+        for (to, from) in client_id.iter_mut().skip(1).zip(self.mac) {
+            *to = from;
+        }
+        put(code::CLIENT_ID, &client_id);
+        put(code::MAX_SIZE, &1500u16.to_be_bytes());
+        put(code::PARAMETERS, &PARAMETERS);
         // Only the label counts: Azure puts it into the zone of the network.
         if let Some(label) = self.host_name.and_then(|name| name.split('.').next())
             && !label.is_empty()
         {
-            put(code::HOST_NAME, label.as_bytes())?;
+            put(code::HOST_NAME, label.as_bytes());
         }
-        options.end().ok()?;
-        let end = end_of_options(buffer)?;
-        Some(end.max(MIN_MESSAGE))
-    }
-}
-
-/// Where the option list of a message that we wrote ends.
-fn end_of_options(message: &[u8]) -> Option<usize> {
-    let mut at = OPTIONS_AT;
-    loop {
-        match *message.get(at)? {
-            255 => return at.checked_add(1),
-            0 => at = at.checked_add(1)?,
-            _ => {
-                let length = *message.get(at.checked_add(1)?)?;
-                at = at.checked_add(2)?.checked_add(usize::from(length))?;
-            }
-        }
+        message.push(255);
+        message.resize(message.len().max(MIN_MESSAGE), 0);
+        (message.len() <= MAX_MESSAGE).then_some(message)
     }
 }
 
@@ -219,34 +216,15 @@ pub enum ReplyKind {
 }
 
 /// What a lease says.
+///
+/// It keeps the options as they came, and reads one when somebody asks for what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The address of the interface.
     pub address: Ipv4Addr,
-    /// The length of the subnet's prefix in bits.
-    pub prefix: u8,
     /// Who gave it.
     pub server: Ipv4Addr,
-    /// The routers of option 3, unicast ones only.
-    pub routers: Vec<Ipv4Addr, 4>,
-    /// The routes of option 121, else of option 249; where there are any, `routers` do not count.
-    pub routes: Vec<Route, 16>,
-    /// The name servers.
-    pub dns: Vec<Ipv4Addr, 4>,
-    /// The domain name.
-    pub domain: String<64>,
-    /// The domains to search, separated by blanks.
-    pub search: String<256>,
-    /// The MTU, when the server cares.
-    pub mtu: Option<u16>,
-    /// The WireServer's address of option 245.
-    pub wireserver: Option<Ipv4Addr>,
-    /// How long the lease runs; `None` is for ever.
-    pub duration: Option<Duration>,
-    /// When to renew it, from now; `None` is never.
-    pub renew: Option<Duration>,
-    /// When to ask any server, from now; `None` is never.
-    pub rebind: Option<Duration>,
+    options: Options,
 }
 
 /// A classless route.
@@ -266,9 +244,96 @@ pub const WIRESERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 pub const IMDS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
 impl Lease {
+    /// Returns the length of the subnet's prefix in bits.
+    pub fn prefix(&self) -> u8 {
+        self.options
+            .address(code::MASK)
+            .map(Ipv4Addr::to_bits)
+            .filter(|mask| mask.leading_ones().saturating_add(mask.trailing_zeros()) >= 32)
+            .map_or_else(
+                || natural_prefix(self.address),
+                |mask| mask.leading_ones() as u8,
+            )
+    }
+
+    /// Lists the routers of option 3, unicast ones only.
+    pub fn routers(&self) -> Vec<Ipv4Addr> {
+        self.options.addresses(code::ROUTER)
+    }
+
+    /// Lists the routes of option 121, else of option 249; where there are any, routers do not count.
+    pub fn routes(&self) -> Vec<Route> {
+        [code::ROUTES, code::ROUTES_MS]
+            .into_iter()
+            .find_map(|code| parse_routes(self.options.value(code)?))
+            .unwrap_or_default()
+    }
+
+    /// Lists the name servers.
+    pub fn dns(&self) -> Vec<Ipv4Addr> {
+        self.options.addresses(code::DNS)
+    }
+
+    /// Returns the domain name.
+    pub fn domain(&self) -> &str {
+        // Too long for a domain name: none is better than half a one.
+        self.options
+            .text(code::DOMAIN)
+            .filter(|domain| domain.len() <= MAX_DOMAIN)
+            .unwrap_or_default()
+    }
+
+    /// Returns the domains to search, separated by blanks.
+    pub fn search(&self) -> String {
+        self.options
+            .value(code::SEARCH)
+            .map(parse_search)
+            .unwrap_or_default()
+    }
+
+    /// Returns the MTU, when the server cares.
+    pub fn mtu(&self) -> Option<u16> {
+        // RFC 791: every link carries 576; less is a mistake or an attack.
+        self.options
+            .number(code::MTU)
+            .map(u16::from_be_bytes)
+            .filter(|&mtu| mtu >= 576)
+    }
+
+    /// Returns how long the lease runs; `None` is for ever.
+    pub fn duration(&self) -> Option<Duration> {
+        self.options.seconds(code::LEASE_TIME)
+    }
+
+    /// Returns when to renew it, and when to ask any server, from now; `None` is never.
+    pub fn renewal(&self) -> Option<(Duration, Duration)> {
+        let whole = self.duration()?;
+        // RFC 2131, 4.4.5: T1 is half and T2 seven eighths of the lease unless the server knows better.
+        let half = whole.checked_div(2).unwrap_or(whole);
+        let most = whole.saturating_sub(whole.checked_div(8).unwrap_or_default());
+        let renew = self.options.seconds(code::T1).unwrap_or(half);
+        let rebind = self.options.seconds(code::T2).unwrap_or(most);
+        Some(if renew < rebind && rebind < whole {
+            (renew, rebind)
+        } else {
+            (half, most)
+        })
+    }
+
+    /// Tells whether option 245 names a WireServer.
+    pub fn names_wireserver(&self) -> bool {
+        self.named_wireserver().is_some()
+    }
+
     /// Takes the WireServer address from option 245, else the well-known one.
     pub fn wireserver(&self) -> Ipv4Addr {
-        self.wireserver.unwrap_or(WIRESERVER)
+        self.named_wireserver().unwrap_or(WIRESERVER)
+    }
+
+    fn named_wireserver(&self) -> Option<Ipv4Addr> {
+        self.options
+            .address(code::WIRESERVER)
+            .filter(|&address| is_unicast(address))
     }
 
     /// Tells whether this is the lease of the primary interface.
@@ -276,7 +341,7 @@ impl Lease {
     /// Only the primary interface is given routes to the WireServer and to the metadata service.
     pub fn is_primary(&self) -> bool {
         let wireserver = self.wireserver();
-        self.routes.iter().any(|route| {
+        self.routes().iter().any(|route| {
             route.prefix == 32 && (route.network == wireserver || route.network == IMDS)
         })
     }
@@ -284,14 +349,14 @@ impl Lease {
     /// Returns the router that packets to `destination` are handed to, `None` if it is on the link
     /// or cannot be reached at all.
     pub fn next_hop(&self, destination: Ipv4Addr) -> Option<Ipv4Addr> {
-        if self.routes.is_empty() {
-            if in_network(destination, self.address, self.prefix) {
+        let routes = self.routes();
+        if routes.is_empty() {
+            if in_network(destination, self.address, self.prefix()) {
                 return None;
             }
-            return self.routers.first().copied();
+            return self.routers().first().copied();
         }
-        let best = self
-            .routes
+        let best = routes
             .iter()
             .filter(|route| in_network(destination, route.network, route.prefix))
             .max_by_key(|route| route.prefix)?;
@@ -301,7 +366,7 @@ impl Lease {
 
 impl fmt::Display for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
+        write!(f, "{}/{}", self.address, self.prefix())
     }
 }
 
@@ -349,8 +414,8 @@ pub fn parse(message: &[u8], sender: [u8; 6]) -> Option<Reply> {
     {
         return None;
     }
-    let options = Options::new(message)?;
-    let kind = match options.value(code::KIND)?.as_slice() {
+    let options = Options::parse(message)?;
+    let kind = match options.value(code::KIND)? {
         [2] => ReplyKind::Offer,
         [5] => ReplyKind::Ack,
         [6] => ReplyKind::Nak,
@@ -365,165 +430,108 @@ pub fn parse(message: &[u8], sender: [u8; 6]) -> Option<Reply> {
         kind,
         sender,
         server,
-        lease: options.lease(packet.your_ip(), server),
+        lease: Lease {
+            address: packet.your_ip(),
+            server,
+            options,
+        },
     })
 }
 
-/// The places where options lie: the options field and, if overloaded, `file` and `sname`.
-struct Options<'a> {
-    regions: Vec<&'a [u8], 3>,
-}
+/// The options of a message, each joined from its pieces, in the order of their codes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Options(Vec<(u8, Vec<u8>)>);
 
-impl<'a> Options<'a> {
-    fn new(message: &'a [u8]) -> Option<Self> {
-        let mut regions = Vec::new();
-        regions.push(message.get(OPTIONS_AT..)?).ok()?;
-        let mut options = Options { regions };
-        if let Some(overload) = options.value(code::OVERLOAD)
-            && let [fields] = overload.as_slice()
-        {
+impl Options {
+    /// Reads the options field and, if it is overloaded, `file` and `sname`.
+    fn parse(message: &[u8]) -> Option<Self> {
+        let mut options = Self(Vec::new());
+        options.take(message.get(OPTIONS_AT..)?);
+        if let Some([fields]) = options.number(code::OVERLOAD) {
             // RFC 3396 joins in this order: options, file, sname.
             if fields & 1 != 0 {
-                options.regions.push(message.get(108..236)?).ok()?;
+                options.take(message.get(108..236)?);
             }
             if fields & 2 != 0 {
-                options.regions.push(message.get(44..108)?).ok()?;
+                options.take(message.get(44..108)?);
             }
         }
+        // Where they lay says nothing.
+        options.0.retain(|(code, _)| *code != code::OVERLOAD);
         Some(options)
     }
 
-    /// Joins the pieces of an option; `None` if it is absent, malformed or too long.
-    fn value(&self, wanted: u8) -> Option<Vec<u8, MAX_VALUE>> {
-        let mut value = Vec::new();
-        let mut found = false;
-        for region in &self.regions {
-            let mut rest = *region;
-            loop {
-                match *rest {
-                    [0, ref after @ ..] => rest = after,
-                    [255, ..] | [] | [_] => break,
-                    [kind, length, ref after @ ..] => {
-                        // Cut off in the middle: what comes before it still counts.
-                        let Some((data, after)) = after.split_at_checked(usize::from(length))
-                        else {
-                            break;
-                        };
-                        if kind == wanted {
-                            found = true;
-                            value.extend_from_slice(data).ok()?;
-                        }
-                        rest = after;
-                    }
+    /// Takes the options of one field.
+    fn take(&mut self, mut field: &[u8]) {
+        loop {
+            match *field {
+                [0, ref after @ ..] => field = after,
+                [255, ..] | [] | [_] => return,
+                [code, length, ref after @ ..] => {
+                    // Cut off in the middle: what comes before it still counts.
+                    let Some((piece, after)) = after.split_at_checked(usize::from(length)) else {
+                        return;
+                    };
+                    self.join(code, piece);
+                    field = after;
                 }
             }
         }
-        found.then_some(value)
+    }
+
+    /// Adds a piece to an option.
+    fn join(&mut self, code: u8, piece: &[u8]) {
+        let place = self.0.iter().position(|(known, _)| *known >= code);
+        let place = place.unwrap_or(self.0.len());
+        match self.0.get_mut(place) {
+            Some((known, value)) if *known == code => {
+                // One piece too many makes it too long to be believed; more of them add nothing.
+                if value.len() <= MAX_VALUE {
+                    value.extend_from_slice(piece);
+                }
+            }
+            _ => self.0.insert(place, (code, piece.to_vec())),
+        }
+    }
+
+    /// Shows the value of an option; `None` if it is absent or too long.
+    fn value(&self, wanted: u8) -> Option<&[u8]> {
+        let (_, value) = self.0.iter().find(|(code, _)| *code == wanted)?;
+        Some(value.as_slice()).filter(|value| value.len() <= MAX_VALUE)
+    }
+
+    /// Returns the value of an option that has just so many bytes.
+    fn number<const N: usize>(&self, code: u8) -> Option<[u8; N]> {
+        self.value(code)?.try_into().ok()
     }
 
     fn address(&self, code: u8) -> Option<Ipv4Addr> {
-        let value = self.value(code)?;
-        let octets: [u8; 4] = value.as_slice().try_into().ok()?;
-        Some(Ipv4Addr::from(octets))
+        self.number::<4>(code).map(Ipv4Addr::from)
     }
 
-    fn addresses(&self, code: u8) -> Vec<Ipv4Addr, 4> {
-        let mut addresses = Vec::new();
-        if let Some(value) = self.value(code) {
-            for octets in value.as_chunks::<4>().0 {
-                let address = Ipv4Addr::from(*octets);
-                // A full list is no loss: nobody needs a fifth router or name server.
-                if is_unicast(address) && addresses.push(address).is_err() {
-                    break;
-                }
-            }
-        }
+    fn addresses(&self, code: u8) -> Vec<Ipv4Addr> {
+        let value = self.value(code).unwrap_or_default();
+        let addresses = value.as_chunks::<4>().0.iter().copied();
         addresses
+            .map(Ipv4Addr::from)
+            .filter(|address| is_unicast(*address))
+            .take(MAX_ADDRESSES)
+            .collect()
     }
 
     fn seconds(&self, code: u8) -> Option<Duration> {
-        let value = self.value(code)?;
-        let octets: [u8; 4] = value.as_slice().try_into().ok()?;
-        match u32::from_be_bytes(octets) {
+        match self.number(code).map(u32::from_be_bytes)? {
             // Azure says "for ever" this way, in all three times.
             u32::MAX => None,
             seconds => Some(Duration::from_secs(u64::from(seconds))),
         }
     }
 
-    fn text<const N: usize>(&self, code: u8) -> String<N> {
-        let mut text = String::new();
-        if let Some(value) = self.value(code) {
-            let end = value
-                .iter()
-                .position(|&byte| byte == 0)
-                .unwrap_or(value.len());
-            let clean = value
-                .get(..end)
-                .is_some_and(|bytes| bytes.iter().all(u8::is_ascii_graphic));
-            if clean && let Some(Ok(value)) = value.get(..end).map(core::str::from_utf8) {
-                // Too long for a domain name: none is better than half a one.
-                let _ = text.push_str(value);
-            }
-        }
-        text
-    }
-
-    fn lease(&self, address: Ipv4Addr, server: Ipv4Addr) -> Lease {
-        let prefix = self
-            .address(code::MASK)
-            .map(Ipv4Addr::to_bits)
-            .filter(|mask| mask.leading_ones().saturating_add(mask.trailing_zeros()) >= 32)
-            .map_or_else(|| natural_prefix(address), |mask| mask.leading_ones() as u8);
-        let routes = self
-            .value(code::ROUTES)
-            .and_then(|value| parse_routes(&value))
-            .or_else(|| {
-                self.value(code::ROUTES_MS)
-                    .and_then(|value| parse_routes(&value))
-            })
-            .unwrap_or_default();
-        let duration = self.seconds(code::LEASE_TIME);
-        // RFC 2131, 4.4.5: T1 is half and T2 seven eighths of the lease unless the server knows better.
-        let (renew, rebind) = match duration {
-            None => (None, None),
-            Some(whole) => {
-                let half = whole.checked_div(2).unwrap_or(whole);
-                let most = whole.saturating_sub(whole.checked_div(8).unwrap_or_default());
-                let renew = self.seconds(code::T1).unwrap_or(half);
-                let rebind = self.seconds(code::T2).unwrap_or(most);
-                if renew < rebind && rebind < whole {
-                    (Some(renew), Some(rebind))
-                } else {
-                    (Some(half), Some(most))
-                }
-            }
-        };
-        Lease {
-            address,
-            prefix,
-            server,
-            routers: self.addresses(code::ROUTER),
-            routes,
-            dns: self.addresses(code::DNS),
-            domain: self.text(code::DOMAIN),
-            search: self
-                .value(code::SEARCH)
-                .map(|value| parse_search(&value))
-                .unwrap_or_default(),
-            // RFC 791: every link carries 576; less is a mistake or an attack.
-            mtu: self
-                .value(code::MTU)
-                .and_then(|value| <[u8; 2]>::try_from(value.as_slice()).ok())
-                .map(u16::from_be_bytes)
-                .filter(|&mtu| mtu >= 576),
-            wireserver: self
-                .address(code::WIRESERVER)
-                .filter(|&address| is_unicast(address)),
-            duration,
-            renew,
-            rebind,
-        }
+    /// Shows a value up to its first NUL, if that is text without blanks.
+    fn text(&self, code: u8) -> Option<&str> {
+        let text = self.value(code)?.split(|&byte| byte == 0).next()?;
+        let clean = text.iter().all(u8::is_ascii_graphic);
+        core::str::from_utf8(text).ok().filter(|_| clean)
     }
 }
 
@@ -542,7 +550,7 @@ fn natural_prefix(address: Ipv4Addr) -> u8 {
 }
 
 /// Reads options 121 and 249 (RFC 3442); a malformed list is refused whole.
-fn parse_routes(mut value: &[u8]) -> Option<Vec<Route, 16>> {
+fn parse_routes(mut value: &[u8]) -> Option<Vec<Route>> {
     let mut routes = Vec::new();
     while let Some((&prefix, rest)) = value.split_first() {
         if prefix > 32 {
@@ -557,13 +565,14 @@ fn parse_routes(mut value: &[u8]) -> Option<Vec<Route, 16>> {
         let network = Ipv4Addr::from_bits(Ipv4Addr::from(network).to_bits() & mask(prefix));
         // A next hop that is no host's address would make the IP stack refuse to work at all.
         if gateway.is_unspecified() || is_unicast(gateway) {
-            routes
-                .push(Route {
-                    network,
-                    prefix,
-                    gateway,
-                })
-                .ok()?;
+            if routes.len() == MAX_ROUTES {
+                return None;
+            }
+            routes.push(Route {
+                network,
+                prefix,
+                gateway,
+            });
         }
         value = rest;
     }
@@ -571,27 +580,28 @@ fn parse_routes(mut value: &[u8]) -> Option<Vec<Route, 16>> {
 }
 
 /// Reads option 119 (RFC 3397): names in DNS form, with compression pointers into the option.
-fn parse_search(value: &[u8]) -> String<256> {
-    let mut search: String<256> = String::new();
+fn parse_search(value: &[u8]) -> String {
+    let mut search = String::new();
     let mut at = 0;
     while at < value.len() {
-        let mut name: String<256> = String::new();
+        let mut name = String::new();
         let Some(next) = read_name(value, at, &mut name) else {
             break;
         };
         at = next;
-        let separator = if search.is_empty() { "" } else { " " };
-        if search.len().saturating_add(name.len()).saturating_add(1) > search.capacity() {
+        if search.len().saturating_add(name.len()).saturating_add(1) > MAX_SEARCH {
             break;
         }
-        let _ = search.push_str(separator);
-        let _ = search.push_str(&name);
+        if !search.is_empty() {
+            search.push(' ');
+        }
+        search.push_str(&name);
     }
     search
 }
 
 /// Reads one name at `at` and returns where the next one starts.
-fn read_name(value: &[u8], mut at: usize, name: &mut String<256>) -> Option<usize> {
+fn read_name(value: &[u8], mut at: usize, name: &mut String) -> Option<usize> {
     let mut next = None;
     // A name has at most 127 labels; anything that takes longer is a loop of pointers.
     for _ in 0..256 {
@@ -608,10 +618,13 @@ fn read_name(value: &[u8], mut at: usize, name: &mut String<256>) -> Option<usiz
                 {
                     return None;
                 }
-                if !name.is_empty() {
-                    name.push('.').ok()?;
+                if name.len().saturating_add(label.len()) >= MAX_SEARCH {
+                    return None;
                 }
-                name.push_str(core::str::from_utf8(label).ok()?).ok()?;
+                if !name.is_empty() {
+                    name.push('.');
+                }
+                name.push_str(core::str::from_utf8(label).ok()?);
                 at = end;
             }
             192.. => {
@@ -629,7 +642,6 @@ fn read_name(value: &[u8], mut at: usize, name: &mut String<256>) -> Option<usiz
 mod tests {
     use super::*;
     use crate::engine::backoff::Random;
-    use std::vec::Vec;
 
     const MAC: [u8; 6] = [0x00, 0x0d, 0x3a, 0x12, 0x34, 0x56];
     const SENDER: [u8; 6] = [0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc];
@@ -669,16 +681,14 @@ mod tests {
             b'b',
         ]);
         assert_eq!(
-            (lease.address, lease.prefix),
+            (lease.address, lease.prefix()),
             (Ipv4Addr::new(10, 0, 0, 4), 24)
         );
-        assert_eq!(lease.wireserver, Some(WIRESERVER));
-        assert_eq!(
-            (lease.duration, lease.renew, lease.rebind),
-            (None, None, None)
-        );
-        assert_eq!(lease.routes.len(), 2);
-        assert_eq!(lease.domain, "a.b");
+        assert!(lease.names_wireserver());
+        assert_eq!(lease.wireserver(), WIRESERVER);
+        assert_eq!((lease.duration(), lease.renewal()), (None, None));
+        assert_eq!(lease.routes().len(), 2);
+        assert_eq!(lease.domain(), "a.b");
         assert!(lease.is_primary());
         assert_eq!(lease.next_hop(WIRESERVER), Some(Ipv4Addr::new(10, 0, 1, 1)));
     }
@@ -712,11 +722,11 @@ mod tests {
     fn route_with_gateway_zero_is_on_the_link_and_impossible_gateways_are_dropped() {
         let zero = lease(&[121, 9, 32, 168, 63, 129, 16, 0, 0, 0, 0]);
         assert_eq!(zero.next_hop(WIRESERVER), None);
-        assert_eq!(zero.routes.len(), 1);
+        assert_eq!(zero.routes().len(), 1);
         for gateway in [[255, 255, 255, 255], [224, 0, 0, 1]] {
             let mut option = std::vec![121, 5, 0];
             option.extend_from_slice(&gateway);
-            assert!(lease(&option).routes.is_empty());
+            assert!(lease(&option).routes().is_empty());
         }
     }
 
@@ -727,14 +737,14 @@ mod tests {
             &[121, 6, 33, 1, 2, 3, 4, 5],
             &[121, 7, 0, 10, 0, 0, 1, 32, 1],
         ] {
-            assert!(lease(option).routes.is_empty(), "{option:?}");
+            assert!(lease(option).routes().is_empty(), "{option:?}");
         }
     }
 
     #[test]
     fn host_bits_of_a_destination_are_cleared() {
         let lease = lease(&[121, 8, 20, 172, 16, 31, 10, 0, 0, 1]);
-        assert_eq!(lease.routes[0].network, Ipv4Addr::new(172, 16, 16, 0));
+        assert_eq!(lease.routes()[0].network, Ipv4Addr::new(172, 16, 16, 0));
     }
 
     #[test]
@@ -749,7 +759,7 @@ mod tests {
         bytes[108..115].copy_from_slice(&[245, 4, 10, 0, 0, 9, 255]);
         bytes[44..51].copy_from_slice(&[54, 4, 10, 0, 0, 8, 255]);
         let reply = parse(&bytes, SENDER).unwrap();
-        assert_eq!(reply.lease.wireserver, Some(Ipv4Addr::new(10, 0, 0, 9)));
+        assert_eq!(reply.lease.wireserver(), Ipv4Addr::new(10, 0, 0, 9));
         assert_eq!(reply.server, Ipv4Addr::new(10, 0, 0, 8));
     }
 
@@ -766,17 +776,17 @@ mod tests {
 
     #[test]
     fn mask_with_holes_or_none_gives_the_natural_prefix() {
-        assert_eq!(lease(&[1, 4, 255, 0, 255, 0]).prefix, 8);
-        assert_eq!(lease(&[]).prefix, 8);
-        assert_eq!(lease(&[1, 4, 255, 255, 254, 0]).prefix, 23);
-        assert_eq!(lease(&[1, 4, 255, 255, 255, 255]).prefix, 32);
+        assert_eq!(lease(&[1, 4, 255, 0, 255, 0]).prefix(), 8);
+        assert_eq!(lease(&[]).prefix(), 8);
+        assert_eq!(lease(&[1, 4, 255, 255, 254, 0]).prefix(), 23);
+        assert_eq!(lease(&[1, 4, 255, 255, 255, 255]).prefix(), 32);
     }
 
     #[test]
     fn several_routers_are_kept_in_order() {
         let lease = lease(&[3, 8, 10, 0, 0, 1, 10, 0, 0, 2]);
         assert_eq!(
-            lease.routers.as_slice(),
+            lease.routers(),
             [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)]
         );
     }
@@ -784,25 +794,22 @@ mod tests {
     #[test]
     fn finite_lease_has_times_in_order_whatever_the_server_says() {
         let seconds = |option: &[u8]| {
-            let lease = lease(option);
-            (
-                lease.renew.map(|d| d.as_secs()),
-                lease.rebind.map(|d| d.as_secs()),
-            )
+            let (renew, rebind) = lease(option).renewal().expect("a finite lease");
+            (renew.as_secs(), rebind.as_secs())
         };
-        assert_eq!(seconds(&[51, 4, 0, 0, 14, 16]), (Some(1800), Some(3150)));
+        assert_eq!(seconds(&[51, 4, 0, 0, 14, 16]), (1800, 3150));
         assert_eq!(
             seconds(&[
                 51, 4, 0, 0, 14, 16, 58, 4, 0, 0, 3, 232, 59, 4, 0, 0, 7, 208
             ]),
-            (Some(1000), Some(2000))
+            (1000, 2000)
         );
         // T2 before T1 is nonsense.
         assert_eq!(
             seconds(&[
                 51, 4, 0, 0, 14, 16, 58, 4, 0, 0, 7, 208, 59, 4, 0, 0, 3, 232
             ]),
-            (Some(1800), Some(3150))
+            (1800, 3150)
         );
     }
 
@@ -817,8 +824,8 @@ mod tests {
 
     #[test]
     fn text_with_control_characters_is_dropped() {
-        assert_eq!(lease(&[15, 3, b'a', 10, b'b']).domain, "");
-        assert_eq!(lease(&[15, 4, b'a', b'.', b'b', 0]).domain, "a.b");
+        assert_eq!(lease(&[15, 3, b'a', 10, b'b']).domain(), "");
+        assert_eq!(lease(&[15, 4, b'a', b'.', b'b', 0]).domain(), "a.b");
     }
 
     /// RFC 2131, 4.4.1, and RFC 1542, 2.1: what a DISCOVER looks like on the wire.
