@@ -45,20 +45,22 @@ pub fn run(arguments: Arguments) -> i32 {
     let exit = if name == b"init" {
         init::run()
     } else {
-        match rest.next() {
-            Some(b"init") => init::run(),
-            Some(b"provision") => provision::run(rest),
-            Some(b"status") => status::run(rest),
-            Some(b"--help" | b"-h" | b"help") => help::print(),
-            Some(b"--version" | b"-V") => help::version(),
-            Some(other) => misused(format_args!(
-                "there is no command '{}'",
-                core::str::from_utf8(other).unwrap_or("?")
-            )),
+        match rest.next().map(text) {
+            Some("init") => init::run(),
+            Some("provision") => provision::run(rest),
+            Some("status") => status::run(rest),
+            Some("--help" | "-h" | "help") => help::print(),
+            Some("--version" | "-V") => help::version(),
+            Some(other) => misused(format_args!("there is no command '{other}'")),
             None => misused(format_args!("a command is missing")),
         }
     };
     exit as i32
+}
+
+/// Shows an argument, or a question mark for one that is no text.
+fn text(argument: &[u8]) -> &str {
+    core::str::from_utf8(argument).unwrap_or("?")
 }
 
 /// Says what is wrong with the call, and where to read how it should be.

@@ -1,6 +1,6 @@
 //! `preroot status`: what happened on this boot.
 
-use super::{Exit, console, misused, worker};
+use super::{Exit, console, misused, text, worker};
 use crate::linux::files;
 use crate::linux::log::{Level, Log};
 use crate::wire::report::{MAX_JSON, Report};
@@ -9,15 +9,10 @@ use crate::wire::report::{MAX_JSON, Report};
 pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Exit {
     let mut json = false;
     for argument in arguments {
-        match argument {
-            b"--json" => json = true,
-            b"--help" | b"-h" => return super::help::print(),
-            other => {
-                return misused(format_args!(
-                    "{}: status takes only --json",
-                    core::str::from_utf8(other).unwrap_or("?")
-                ));
-            }
+        match text(argument) {
+            "--json" => json = true,
+            "--help" | "-h" => return super::help::print(),
+            other => return misused(format_args!("{other}: status takes only --json")),
         }
     }
     let log = Log::stderr();

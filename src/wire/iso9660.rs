@@ -72,15 +72,16 @@ impl Iso9660 {
                 structure: Structure::IsoVolume,
                 sector,
             };
-            match (block.first(), block.get(1..6)) {
-                (Some(1), Some(b"CD001")) if primary.is_none() => {
+            let kind = block.first().filter(|_| block.get(1..6) == Some(b"CD001"));
+            match kind {
+                Some(1) if primary.is_none() => {
                     primary = Some(Self::parse(block, offset, Spelling::Plain).ok_or(damaged)?);
                 }
-                (Some(2), Some(b"CD001")) if joliet.is_none() && is_joliet(block) => {
+                Some(2) if joliet.is_none() && is_joliet(block) => {
                     // A broken one is passed over: the primary tree still serves.
                     joliet = Self::parse(block, offset, Spelling::Joliet);
                 }
-                (Some(0..=254), Some(b"CD001")) => {}
+                Some(0..=254) => {}
                 _ => break,
             }
         }
@@ -278,7 +279,7 @@ impl Iso9660 {
 
 /// Says whether a supplementary descriptor is for Joliet, by its escape sequences (levels 1 to 3).
 fn is_joliet(block: &[u8]) -> bool {
-    matches!(block.get(88..91), Some(b"%/@" | b"%/C" | b"%/E"))
+    block.get(88..90) == Some(b"%/") && matches!(block.get(90), Some(b'@' | b'C' | b'E'))
 }
 
 /// Cuts the version number, and the dot of a name without extension, as in `NAME.;1`.

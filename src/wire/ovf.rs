@@ -31,6 +31,9 @@ const TAGS_MAX: usize = 2048;
 /// Most equals signs: each may be an attribute or a namespace, whose checks are quadratic and worse.
 const EQUALS_MAX: usize = 256;
 
+/// What agents put in the place of a password in their copy.
+const REDACTED: [&[u8]; 2] = [b"*", b"REDACTED"];
+
 const AZURE: &str = "http://schemas.microsoft.com/windowsazure";
 const INSTANCE: &str = "http://www.w3.org/2001/XMLSchema-instance";
 
@@ -372,7 +375,7 @@ fn is_true(word: &str) -> bool {
 
 fn password(linux: Node<'_, '_>) -> Outcome<Password> {
     Ok(match content(linux, "UserPassword")? {
-        Some(secret) if matches!(secret.expose(), b"*" | b"REDACTED") => Password::Redacted,
+        Some(secret) if REDACTED.contains(&secret.expose()) => Password::Redacted,
         Some(secret) if !secret.is_empty() => Password::Given(secret),
         _ => Password::None,
     })

@@ -12,6 +12,8 @@ use crate::wire::ovf::Password;
 /// Where sudo's rules may be: the administrator's file, else the distribution's below /usr.
 const SUDOERS: [&str; 2] = ["/etc/sudoers", "/usr/etc/sudoers"];
 const DIRECTORY: &str = "/etc/sudoers.d";
+/// How sudo's rules name a directory to read: today's spelling, and an older one that is no comment.
+const INCLUDES: [&[u8]; 2] = [b"@includedir", b"#includedir"];
 /// The name has no dot and no `~`: sudo skips files that have.
 const PATH: &str = "/etc/sudoers.d/preroot";
 
@@ -61,11 +63,11 @@ pub(super) fn add(draft: &mut Draft<'_>, name: &UserName) -> Outcome<()> {
     Ok(())
 }
 
-/// Tells whether sudo reads our directory: `@includedir` or its older spelling, which is no comment.
+/// Tells whether sudo reads our directory.
 fn includes_directory(sudoers: &[u8]) -> bool {
     accounts::lines(sudoers).any(|line| {
         let mut words = accounts::words(line);
-        matches!(words.next(), Some(b"@includedir" | b"#includedir"))
+        words.next().is_some_and(|word| INCLUDES.contains(&word))
             && words.next().is_some_and(|path| {
                 let path = path.strip_prefix(b"\"").unwrap_or(path);
                 let path = path.strip_suffix(b"\"").unwrap_or(path);
