@@ -141,7 +141,7 @@ impl Message<'_> {
         Some(total)
     }
 
-    fn to_bytes(&self) -> Option<Vec<u8>> {
+    fn to_bytes(self) -> Option<Vec<u8>> {
         let mut message = alloc::vec![0; OPTIONS_AT];
         let mut packet = DhcpPacket::new_unchecked(message.as_mut_slice());
         packet.set_opcode(smoltcp::wire::DhcpOpCode::Request);
