@@ -2,7 +2,8 @@
 
 use super::{Exit, console};
 
-const HELP: &str = "\
+/// What is printed.
+pub(super) const HELP: &str = "\
 preroot gives a Linux VM on Azure its identity before the real root starts.
 
 usage: preroot COMMAND [OPTION]...
@@ -14,8 +15,9 @@ commands:
   status      what happened on this boot, with a timeline; --json for programs
   --help, --version
 
-options of provision, each also a kernel argument preroot.NAME=VALUE, which has
-the last word:
+options of provision, each also a line NAME = VALUE of /etc/preroot.conf, in the
+initramfs or (those with *) in the root, and a kernel argument
+preroot.NAME=VALUE, which has the last word:
   --root DIR          the real root (default: /sysroot, else /new_root)
   --wait-root SECONDS wait until DIR is a mount point; 0 takes it as it is
                       (default: 90 for the two default roots, 0 with --root)
@@ -26,11 +28,18 @@ the last word:
   --disc-reader WHO   own: never mount; kernel: always mount; auto: own, then
                       kernel
   --vm-id UUID        instead of the firmware's
-  --ready WHEN        rooted: report once the root is written and synced
+  --ready WHEN *      rooted: report once the root is written and synced
                       early: report before; later: leave it to a later run;
                       never: do not report
-  --steps LIST        of hostname,user,password,keys,sudo,customdata,markers
+  --steps LIST *      of hostname,user,password,keys,sudo,customdata,markers
                       (default: all; sshd,hostkeys are taken and not done yet)
+  --sudo HOW *        nopasswd, password, never, or auto: with the password if
+                      there is one, else without
+  --system-users WHAT * allow: the user may be one below UID_MIN (never root);
+                      refuse: fail (default)
+  --root-password WHAT * lock, or keep (default)
+  --customdata.exec YES * yes: run custom data that starts with #! once, in the
+                      root, before Ready; no: keep it only (default)
   --timeout SECONDS   the whole budget; then the boot goes on (default: 1200)
   --dry-run           print what would be changed; change and report nothing
   --log WHERE         kmsg, stderr, or auto: a terminal if there is one, else

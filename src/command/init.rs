@@ -15,6 +15,7 @@ use rustix::system::RebootCommand;
 use super::Exit;
 use super::console::Patience;
 use super::options::{LogTo, OnFail, Options, Platform};
+use super::provision;
 use super::supervisor::Supervised;
 use super::words::Order;
 use crate::linux::block;
@@ -53,16 +54,9 @@ pub(super) fn run() -> Exit {
     }
     let mut buffer = [0; files::MAX_COMMAND_LINE];
     let line = CommandLine::new(files::command_line(&mut buffer));
-    let mut options = Options {
-        log: LogTo::Kmsg,
-        ..Options::default()
-    };
-    options.take_kernel_arguments(&line, &mut |name, fault| {
-        log.line(
-            Level::Warning,
-            format_args!("kernel argument preroot.{name} ignored: {fault}"),
-        );
-    });
+    let mut options = Options::default();
+    options.log = LogTo::Kmsg;
+    provision::take_settings(&mut options, &line, Some(&log));
     // The root is where this command mounts it, and as long in coming as this command waits.
     options.root = Some(ROOT.into());
     options.wait_root = Some(options.timeout);

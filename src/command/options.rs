@@ -1,14 +1,17 @@
-//! The options of a boot: defaults, then the command line of the program, then the kernel's.
+//! The options of a boot, and who has the last word on them.
 //!
-//! The kernel's command line has the last word: it is what a person can still change when the
-//! machine does not come up.
+//! From the first word to the last: the defaults, the root's `waagent.conf`, `preroot.conf` of the
+//! initramfs and then of the root, the arguments of the program, those of the kernel. The kernel's
+//! command line is what a person can still change when the machine does not come up; the root knows
+//! better than the initramfs, which may be made for many roots, what is to become of it.
 
 use alloc::string::String;
 use core::fmt;
 use core::time::Duration;
 
-use crate::engine::plan::Steps;
+use crate::engine::plan::{Settings, Steps, Sudo};
 use crate::wire::cmdline::CommandLine;
+use crate::wire::settings;
 use crate::wire::vmid::VmId;
 
 /// A path or name given by a person.
@@ -40,6 +43,8 @@ pub(super) struct Options {
     pub(super) ready: Ready,
     /// What is done, and what is not.
     pub(super) steps: Steps,
+    /// How it is done, where there is a choice.
+    pub(super) settings: Settings,
     /// The budget of the whole run.
     pub(super) timeout: Duration,
     /// Print the plan; change and report nothing.
@@ -48,6 +53,10 @@ pub(super) struct Options {
     pub(super) log: LogTo,
     /// What `init` does when there is no root to go on with.
     pub(super) on_fail: OnFail,
+    /// The options that are not at their default.
+    taken: Names,
+    /// Those of them on which the last word was said.
+    settled: Names,
 }
 
 /// Which platform the caller believes in.
@@ -114,6 +123,8 @@ pub(super) enum OptionFault {
     NoValue,
     /// It takes no value, or not this one.
     BadValue(&'static str),
+    /// It stands in the root, and was needed before the root was there.
+    TooLate,
 }
 
 impl fmt::Display for OptionFault {
@@ -122,6 +133,7 @@ impl fmt::Display for OptionFault {
             OptionFault::Unknown => f.write_str("there is no such option"),
             OptionFault::NoValue => f.write_str("it needs a value"),
             OptionFault::BadValue(wanted) => write!(f, "its value must be {wanted}"),
+            OptionFault::TooLate => f.write_str("the root is too late for it; try the initramfs"),
         }
     }
 }
@@ -138,16 +150,109 @@ impl Default for Options {
             vm_id: None,
             ready: Ready::Rooted,
             steps: Steps::ALL,
+            settings: Settings::DEFAULT,
             timeout: Duration::from_mins(20),
             dry_run: false,
             log: LogTo::Auto,
             on_fail: OnFail::Reboot,
+            taken: 0,
+            settled: 0,
         }
     }
 }
 
+/// A set of options: a bit for each.
+type Names = u32;
+
+/// The options, those first that can come from the root.
+#[derive(Clone, Copy)]
+enum Name {
+    Ready,
+    Steps,
+    Sudo,
+    SystemUsers,
+    RootPassword,
+    CustomDataExec,
+    // The others are needed before there is a root.
+    Root,
+    WaitRoot,
+    Platform,
+    Nic,
+    Media,
+    DiscReader,
+    VmId,
+    Timeout,
+    DryRun,
+    Log,
+    OnFail,
+}
+
+static NAMES: [(&str, Name); 17] = [
+    ("ready", Name::Ready),
+    ("steps", Name::Steps),
+    ("sudo", Name::Sudo),
+    ("system-users", Name::SystemUsers),
+    ("root-password", Name::RootPassword),
+    ("customdata.exec", Name::CustomDataExec),
+    ("root", Name::Root),
+    ("wait-root", Name::WaitRoot),
+    ("platform", Name::Platform),
+    ("nic", Name::Nic),
+    ("media", Name::Media),
+    ("disc-reader", Name::DiscReader),
+    ("vm-id", Name::VmId),
+    ("timeout", Name::Timeout),
+    ("dry-run", Name::DryRun),
+    ("log", Name::Log),
+    ("onfail", Name::OnFail),
+];
+
+/// Where settings come from that are not on a command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum From {
+    /// The initramfs, before anything is done.
+    Initramfs,
+    /// The root, when much is done already.
+    Root,
+}
+
 /// The options that are switches: alone they mean yes.
 const SWITCHES: [&str; 1] = ["dry-run"];
+
+/// The options of `waagent.conf` that are honoured: with this word, they set an option of ours.
+static WAAGENT: [[&str; 4]; 3] = [
+    [
+        "Provisioning.AllowResetSysUser",
+        "y",
+        "system-users",
+        "allow",
+    ],
+    [
+        "Provisioning.DeleteRootPassword",
+        "y",
+        "root-password",
+        "lock",
+    ],
+    [
+        "Provisioning.RegenerateSshHostKeyPair",
+        "n",
+        "steps",
+        "hostname,user,password,keys,sudo,sshd,customdata,markers",
+    ],
+];
+
+/// Those that are not, though they are about provisioning, and the value that makes no difference.
+/// The others are about what waagent does while it runs.
+static WAAGENT_ONLY: [[&str; 2]; 7] = [
+    // It would run earlier than there, without a network: whoever wants that says so to us.
+    ["Provisioning.ExecuteCustomData", "n"],
+    ["Provisioning.PasswordCryptId", "6"],
+    ["OS.SshDir", "/etc/ssh"],
+    ["OS.HomeDir", "/home"],
+    ["OS.PasswordPath", "/etc/shadow"],
+    ["OS.SudoersDir", "/etc/sudoers.d"],
+    ["Lib.Dir", "/var/lib/waagent"],
+];
 
 impl Options {
     /// Takes program arguments: `--name VALUE`, `--name=VALUE`, or a switch.
@@ -164,24 +269,22 @@ impl Options {
                 .strip_prefix("--")
                 .ok_or((argument, OptionFault::Unknown))?;
             let (name, value) = match name.split_once('=') {
-                Some((name, value)) => (name, value),
-                None if SWITCHES.contains(&name) => (name, "yes"),
+                Some((name, value)) => (name, Some(value)),
+                None if SWITCHES.contains(&name) => (name, None),
                 None => match arguments.next().map(core::str::from_utf8) {
-                    Some(Ok(value)) => (name, value),
+                    Some(Ok(value)) => (name, Some(value)),
                     Some(Err(_)) => return Err((argument, OptionFault::BadValue("UTF-8"))),
-                    None if self.set(name, "") == Err(OptionFault::Unknown) => {
-                        return Err((argument, OptionFault::Unknown));
-                    }
-                    None => return Err((argument, OptionFault::NoValue)),
+                    None => (name, None),
                 },
             };
-            self.set(name, value).map_err(|fault| (argument, fault))?;
+            self.take(name, value).map_err(|fault| (argument, fault))?;
         }
         Ok(())
     }
 
-    /// Takes `preroot.NAME=VALUE` of the kernel's command line; calls `complain` for each that is
-    /// wrong, which is otherwise ignored: a typing mistake must not cost a boot.
+    /// Takes `preroot.NAME=VALUE` of the kernel's command line, after which no file changes what
+    /// was said; calls `complain` for each that is wrong, which is otherwise ignored: a typing
+    /// mistake must not cost a boot.
     pub(super) fn take_kernel_arguments(
         &mut self,
         line: &CommandLine<'_>,
@@ -191,104 +294,165 @@ impl Options {
             let Some(name) = argument.name.strip_prefix("preroot.") else {
                 continue;
             };
-            let dash = |c| if c == '_' { '-' } else { c };
-            let normal: String = name.chars().map(dash).collect();
-            let value = match argument.value {
-                Some(value) => value,
-                None if SWITCHES.contains(&normal.as_str()) => "yes",
-                None => "",
-            };
-            if let Err(fault) = self.set(&normal, value) {
+            if let Err(fault) = self.take(name, argument.value) {
                 complain(name, fault);
+            }
+        }
+        self.settled = self.taken;
+    }
+
+    /// Takes a `preroot.conf`; calls `complain` with the line of each setting that is wrong, which
+    /// is otherwise ignored.
+    pub(super) fn take_file(
+        &mut self,
+        file: &[u8],
+        from: From,
+        complain: &mut dyn FnMut(usize, &str, OptionFault),
+    ) {
+        settings::each(file, &mut |line, name, value| {
+            let late = from == From::Root
+                && find(name).is_some_and(|name| name as u32 >= Name::Root as u32);
+            let taken = if late {
+                Err(OptionFault::TooLate)
+            } else {
+                self.take(name, value)
+            };
+            if let Err(fault) = taken {
+                complain(line, name, fault);
+            }
+        });
+    }
+
+    /// Takes what a `waagent.conf` says of provisioning; calls `complain` for each option that
+    /// somebody may believe to be honoured.
+    pub(super) fn take_waagent(&mut self, file: &[u8], complain: &mut dyn FnMut(&str, &str)) {
+        self.settled = self.taken;
+        for [theirs, word, name, value] in &WAAGENT {
+            if settings::waagent_says(file, theirs, word) {
+                // Our own words for our own options: there is nothing wrong with them.
+                let _ = self.take(name, Some(value));
+            }
+        }
+        for [theirs, same] in &WAAGENT_ONLY {
+            if let Some(value) = settings::waagent(file, theirs)
+                && !value.trim_end_matches('/').eq_ignore_ascii_case(same)
+            {
+                complain(theirs, value);
             }
         }
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<(), OptionFault> {
+    /// Takes one option, unless the last word on it was said; `_` in its name is as good as `-`.
+    // Out of line, as it is called from all of the above.
+    #[inline(never)]
+    fn take(&mut self, name: &str, value: Option<&str>) -> Result<(), OptionFault> {
+        let name = find(name).ok_or(OptionFault::Unknown)?;
+        let bit = 1 << name as u32;
+        if self.settled & bit == 0 {
+            let value = match (value, name) {
+                (Some(value), _) => value,
+                (None, Name::DryRun) => "yes",
+                (None, _) => return Err(OptionFault::NoValue),
+            };
+            self.set(name, value)?;
+            self.taken |= bit;
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, name: Name, value: &str) -> Result<(), OptionFault> {
         match name {
-            "root" => self.root = Some(text(value, MAX_PATH, "a directory, of 255 bytes at most")?),
-            "wait-root" => self.wait_root = Some(seconds(value)?),
-            "platform" => {
-                self.platform = one_of(
-                    value,
-                    &[("auto", Platform::Auto), ("azure", Platform::Azure)],
-                    "auto or azure",
-                )?;
+            Name::Root => {
+                self.root = Some(text(value, MAX_PATH, "a directory, of 255 bytes at most")?);
             }
-            "nic" => {
+            Name::WaitRoot => self.wait_root = Some(seconds(value)?),
+            Name::Platform => {
+                self.platform = match word(value, "auto or azure")? {
+                    0 => Platform::Auto,
+                    _ => Platform::Azure,
+                };
+            }
+            Name::Nic => {
                 self.nic = Some(text(
                     value,
                     MAX_NAME,
                     "the name of an interface, 15 characters at most",
                 )?);
             }
-            "media" => {
+            Name::Media => {
                 self.media = Some(text(
                     value,
                     MAX_PATH,
                     "a device or a file, of 255 bytes at most",
                 )?);
             }
-            "disc-reader" => {
-                self.disc_reader = one_of(
-                    value,
-                    &[
-                        ("auto", DiscReader::Auto),
-                        ("own", DiscReader::Own),
-                        ("kernel", DiscReader::Kernel),
-                    ],
-                    "auto, own or kernel",
-                )?;
+            Name::DiscReader => {
+                self.disc_reader = match word(value, "auto, own or kernel")? {
+                    0 => DiscReader::Auto,
+                    1 => DiscReader::Own,
+                    _ => DiscReader::Kernel,
+                };
             }
-            "vm-id" => {
+            Name::VmId => {
                 self.vm_id = Some(VmId::parse(value).ok_or(OptionFault::BadValue("a UUID"))?);
             }
-            "ready" => {
-                self.ready = one_of(
-                    value,
-                    &[
-                        ("rooted", Ready::Rooted),
-                        ("early", Ready::Early),
-                        ("later", Ready::Later),
-                        ("never", Ready::Never),
-                    ],
-                    "rooted, early, later or never",
-                )?;
+            Name::Ready => {
+                self.ready = match word(value, "rooted, early, later or never")? {
+                    0 => Ready::Rooted,
+                    1 => Ready::Early,
+                    2 => Ready::Later,
+                    _ => Ready::Never,
+                };
             }
-            "steps" => {
+            Name::Steps => {
                 self.steps = Steps::parse(value)
                     .map_err(|_| OptionFault::BadValue("a list of steps; see preroot --help"))?;
             }
-            "timeout" => self.timeout = seconds(value)?,
-            "dry-run" => {
-                self.dry_run = one_of(value, &[("yes", true), ("no", false)], "yes or no")?;
+            Name::Sudo => {
+                self.settings.sudo = match word(value, "auto, nopasswd, password or never")? {
+                    0 => Sudo::Auto,
+                    1 => Sudo::WithoutPassword,
+                    2 => Sudo::WithPassword,
+                    _ => Sudo::Never,
+                };
             }
-            "log" => {
-                self.log = one_of(
-                    value,
-                    &[
-                        ("auto", LogTo::Auto),
-                        ("kmsg", LogTo::Kmsg),
-                        ("stderr", LogTo::Stderr),
-                    ],
-                    "auto, kmsg or stderr",
-                )?;
+            Name::SystemUsers => {
+                self.settings.system_users = word(value, "refuse or allow")? != 0;
             }
-            "onfail" => {
-                self.on_fail = one_of(
-                    value,
-                    &[
-                        ("reboot", OnFail::Reboot),
-                        ("poweroff", OnFail::PowerOff),
-                        ("shell", OnFail::Shell),
-                    ],
-                    "reboot, poweroff or shell",
-                )?;
+            Name::RootPassword => {
+                self.settings.lock_root = word(value, "keep or lock")? != 0;
             }
-            _ => return Err(OptionFault::Unknown),
+            Name::CustomDataExec => {
+                self.settings.run_custom_data = word(value, "yes or no")? == 0;
+            }
+            Name::Timeout => self.timeout = seconds(value)?,
+            Name::DryRun => self.dry_run = word(value, "yes or no")? == 0,
+            Name::Log => {
+                self.log = match word(value, "auto, kmsg or stderr")? {
+                    0 => LogTo::Auto,
+                    1 => LogTo::Kmsg,
+                    _ => LogTo::Stderr,
+                };
+            }
+            Name::OnFail => {
+                self.on_fail = match word(value, "reboot, poweroff or shell")? {
+                    0 => OnFail::Reboot,
+                    1 => OnFail::PowerOff,
+                    _ => OnFail::Shell,
+                };
+            }
         }
         Ok(())
     }
+}
+
+/// Finds an option; `_` is as good as `-`.
+fn find(name: &str) -> Option<Name> {
+    let dash = |byte| if byte == b'_' { b'-' } else { byte };
+    NAMES
+        .iter()
+        .find(|(known, _)| known.bytes().eq(name.bytes().map(dash)))
+        .map(|(_, name)| *name)
 }
 
 /// Takes a text of at most `longest` bytes.
@@ -310,21 +474,20 @@ fn seconds(value: &str) -> Result<Duration, OptionFault> {
     }
 }
 
-fn one_of<T: Copy>(
-    value: &str,
-    choices: &[(&str, T)],
-    wanted: &'static str,
-) -> Result<T, OptionFault> {
-    choices
-        .iter()
-        .find(|(name, _)| *name == value)
-        .map(|(_, choice)| *choice)
+/// Tells which of the words that `wanted` lists, as a person would, the value is, counted from 0.
+#[inline(never)]
+fn word(value: &str, wanted: &'static str) -> Result<usize, OptionFault> {
+    wanted
+        .split([',', ' '])
+        .filter(|word| !matches!(*word, "" | "or"))
+        .position(|word| word == value)
         .ok_or(OptionFault::BadValue(wanted))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::plan::Step;
 
     fn take(arguments: &[&str]) -> Result<Options, OptionFault> {
         let mut options = Options::default();
@@ -383,5 +546,151 @@ mod tests {
         assert!(options.dry_run);
         let names: std::vec::Vec<_> = complaints.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["tpyo", "ready"]);
+    }
+
+    fn settings(file: &str, from: From, options: &mut Options) -> std::vec::Vec<(usize, String)> {
+        let mut complaints = std::vec::Vec::new();
+        options.take_file(file.as_bytes(), from, &mut |line, name, fault| {
+            complaints.push((line, std::format!("{name}: {fault}")));
+        });
+        complaints
+    }
+
+    #[test]
+    fn each_source_has_the_word_over_those_before_it() {
+        // (kernel, program, root, initramfs, waagent.conf) and what comes of it.
+        for (kernel, program, root, initramfs, waagent, lock) in [
+            ("", "", "", "", "", false),
+            ("", "", "", "", "y", true),
+            ("", "", "", "keep", "y", false),
+            ("", "", "lock", "keep", "n", true),
+            ("", "", "keep", "lock", "y", false),
+            ("", "keep", "lock", "lock", "y", false),
+            ("", "lock", "keep", "keep", "", true),
+            ("keep", "lock", "lock", "lock", "y", false),
+            ("lock", "keep", "keep", "keep", "", true),
+        ] {
+            let mut options = Options::default();
+            if !program.is_empty() {
+                let argument = std::format!("--root-password={program}");
+                options
+                    .take_arguments(core::iter::once(argument.as_bytes()))
+                    .unwrap();
+            }
+            let line = match kernel {
+                "" => String::new(),
+                word => std::format!("preroot.root_password={word}"),
+            };
+            options.take_kernel_arguments(
+                &CommandLine::new(line.as_bytes()),
+                &mut |_, _| unreachable!(),
+            );
+            for (word, from) in [(initramfs, From::Initramfs), (root, From::Root)] {
+                if !word.is_empty() {
+                    let file = std::format!("root-password = {word}\n");
+                    assert_eq!(settings(&file, from, &mut options), []);
+                }
+            }
+            let file = std::format!("Provisioning.DeleteRootPassword={waagent}\n");
+            options.take_waagent(file.as_bytes(), &mut |_, _| unreachable!());
+            assert_eq!(
+                options.settings.lock_root, lock,
+                "{kernel} {program} {root} {initramfs} {waagent}"
+            );
+        }
+    }
+
+    #[test]
+    fn mistakes_in_a_file_are_named_with_their_line_and_nothing_else_is_lost() {
+        let file = "# ours\nsudo = sometimes\ntpyo = 1\ncustomdata.exec\nsteps = hostname\n\n\
+                    nic = eth0\ndry_run\n";
+        let mut options = Options::default();
+        assert_eq!(
+            settings(file, From::Initramfs, &mut options),
+            [
+                (
+                    2,
+                    "sudo: its value must be auto, nopasswd, password or never".into()
+                ),
+                (3, "tpyo: there is no such option".into()),
+                (4, "customdata.exec: it needs a value".into()),
+            ]
+        );
+        assert_eq!(options.nic.as_deref(), Some("eth0"));
+        assert!(options.dry_run);
+        assert_eq!(Some(options.steps), Steps::parse("hostname").ok());
+        assert_eq!(options.settings, Settings::DEFAULT);
+    }
+
+    #[test]
+    fn root_is_told_what_it_is_too_late_for() {
+        let mut options = Options::default();
+        let file = "nic = eth0\nready = never\nonfail = shell\n";
+        let complaints = settings(file, From::Root, &mut options);
+        let lines: std::vec::Vec<_> = complaints.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [1, 3]);
+        assert!(complaints[0].1.contains("try the initramfs"));
+        assert_eq!(options.nic, None);
+        assert_eq!(options.on_fail, OnFail::Reboot);
+        assert_eq!(options.ready, Ready::Never);
+    }
+
+    #[test]
+    fn waagents_file_is_honoured_where_it_is_about_provisioning() {
+        let mut options = Options::default();
+        let mut named = std::vec::Vec::new();
+        // What Debian ships.
+        let shipped = "Provisioning.Agent=cloud-init\nProvisioning.DeleteRootPassword=y\n\
+                       Provisioning.RegenerateSshHostKeyPair=y\nProvisioning.AllowResetSysUser=n\n\
+                       Provisioning.ExecuteCustomData=n\nResourceDisk.Format=y\nOS.SshDir=/etc/ssh\n";
+        options.take_waagent(shipped.as_bytes(), &mut |name, _| {
+            named.push(String::from(name));
+        });
+        assert!(named.is_empty(), "{named:?}");
+        assert!(options.settings.lock_root && !options.settings.system_users);
+        assert_eq!(options.steps, Steps::ALL);
+
+        let other = "Provisioning.RegenerateSshHostKeyPair=n\nProvisioning.AllowResetSysUser=y\n\
+                     Provisioning.ExecuteCustomData=y\nProvisioning.PasswordCryptId=2a\n\
+                     Lib.Dir=/srv/waagent\nOS.SudoersDir=/etc/sudoers.d/\n";
+        let mut options = Options::default();
+        options.take_waagent(other.as_bytes(), &mut |name, _| {
+            named.push(String::from(name));
+        });
+        assert_eq!(
+            named,
+            [
+                "Provisioning.ExecuteCustomData",
+                "Provisioning.PasswordCryptId",
+                "Lib.Dir"
+            ]
+        );
+        assert!(options.settings.system_users && !options.settings.lock_root);
+        assert!(!options.settings.run_custom_data);
+        for step in ALL_STEPS {
+            assert_eq!(options.steps.has(step), step != Step::HostKeys, "{step:?}");
+        }
+    }
+
+    const ALL_STEPS: [Step; 9] = [
+        Step::HostName,
+        Step::User,
+        Step::Password,
+        Step::Keys,
+        Step::Sudo,
+        Step::Sshd,
+        Step::HostKeys,
+        Step::CustomData,
+        Step::Markers,
+    ];
+
+    #[test]
+    fn every_option_is_in_the_help() {
+        for (name, _) in NAMES {
+            let long = std::format!("\n  --{name} ");
+            let kernel = std::format!("\n  preroot.{name}=");
+            let help = super::super::help::HELP;
+            assert!(help.contains(&long) || help.contains(&kernel), "{name}");
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! `preroot provision`: everything for this boot, called by a hook of an initramfs.
 
-use super::options::{Options, Platform};
+use super::options::{From, Options, Platform};
+use super::rooted;
 use super::supervisor::Supervised;
 use super::{Exit, console, help, misused};
-use crate::linux::log::Level;
+use crate::linux::log::{Level, Log};
+use crate::linux::root::Root;
 use crate::linux::{clock, dmi, files};
 use crate::wire::cmdline::CommandLine;
 
@@ -25,20 +27,14 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit
     if line.value("preroot") == Some("off") {
         return Exit::Done;
     }
-    // Faults are named once the log is known, which the line itself may choose.
-    options.take_kernel_arguments(&line, &mut |_, _| {});
+    // Mistakes are named once the log is known, which may be chosen there itself.
+    let mut once_more = options.clone();
+    take_settings(&mut options, &line, None);
     if options.platform == Platform::Auto && !dmi::is_azure() {
         return Exit::NotHere;
     }
     let log = console::open(options.log);
-    options
-        .clone()
-        .take_kernel_arguments(&line, &mut |name, fault| {
-            log.line(
-                Level::Warning,
-                format_args!("kernel argument preroot.{name} ignored: {fault}"),
-            );
-        });
+    take_settings(&mut once_more, &line, Some(&log));
     match Supervised::start(&options, start) {
         Ok(mut worker) => {
             let exit = worker.wait(&log);
@@ -52,5 +48,21 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit
             );
             Exit::Failed
         }
+    }
+}
+
+/// Takes the kernel's arguments and what the initramfs says; tells the log what is wrong with them.
+#[inline(never)]
+pub(super) fn take_settings(options: &mut Options, line: &CommandLine<'_>, log: Option<&Log>) {
+    options.take_kernel_arguments(line, &mut |name, fault| {
+        if let Some(log) = log {
+            log.line(
+                Level::Warning,
+                format_args!("kernel argument preroot.{name} ignored: {fault}"),
+            );
+        }
+    });
+    if let Ok(root) = Root::open("/") {
+        rooted::take_file(&root, "", From::Initramfs, options, log);
     }
 }

@@ -7,14 +7,15 @@ use core::time::Duration;
 
 use rustix::fd::BorrowedFd;
 
-use super::options::Options;
+use super::options::{From, Options};
 use crate::engine::identity::Identity;
-use crate::engine::plan::{self, Context, Plan, PlanFault, RootFault};
+use crate::engine::plan::{self, Context, Plan, PlanFault, RootFault, RootView as _};
 use crate::linux::clock;
 use crate::linux::log::{Level, Log};
 use crate::linux::mount::{self, Mounts};
 use crate::linux::root::Root;
 use crate::wire::ovf::Password;
+use crate::wire::settings;
 use crate::wire::timestamp;
 use crate::wire::vmid::VmId;
 
@@ -22,6 +23,10 @@ use crate::wire::vmid::VmId;
 const USUAL: [&str; 2] = ["/sysroot", "/new_root"];
 /// How long these are waited for.
 const USUAL_WAIT: Duration = Duration::from_secs(90);
+/// Our own settings.
+const SETTINGS: &str = "/etc/preroot.conf";
+/// waagent's, which say how the image's owner wants it to be provisioned.
+const WAAGENT: &str = "/etc/waagent.conf";
 
 /// The real root, still awaited or here.
 pub(super) struct Rooted {
@@ -197,6 +202,21 @@ impl Rooted {
         }
     }
 
+    /// Takes the settings that the root has.
+    pub(super) fn take_settings(&self, options: &mut Options, log: &Log) {
+        if let State::Here { root, path, .. } = &self.state {
+            take_file(root, path, From::Root, options, Some(log));
+            if let Ok(Some(file)) = root.read(WAAGENT, settings::FILE_MAX) {
+                options.take_waagent(&file, &mut |option, value| {
+                    log.line(
+                        Level::Warning,
+                        format_args!("{path}{WAAGENT}: {option}={value} is not honoured"),
+                    );
+                });
+            }
+        }
+    }
+
     /// Computes what is to be changed.
     pub(super) fn plan(
         &self,
@@ -219,6 +239,7 @@ impl Rooted {
             today_days: timestamp::days(clock::unix_seconds()),
             salt,
             steps: options.steps,
+            settings: options.settings,
         };
         plan::plan(identity, root, &context).map_err(RootedFault::Plan)
     }
@@ -289,4 +310,36 @@ impl Rooted {
             }
         }
     }
+}
+
+/// Takes the settings in a file of a root, which is at `path`; tells the log what is wrong with them.
+// Out of line: it has two callers.
+#[inline(never)]
+pub(super) fn take_file(
+    root: &Root,
+    path: &str,
+    from: From,
+    options: &mut Options,
+    log: Option<&Log>,
+) {
+    let file = match root.read(SETTINGS, settings::FILE_MAX) {
+        Ok(file) => file.unwrap_or_default(),
+        Err(fault) => {
+            if let Some(log) = log {
+                log.line(
+                    Level::Warning,
+                    format_args!("{path}{SETTINGS} ignored: {fault}"),
+                );
+            }
+            return;
+        }
+    };
+    options.take_file(&file, from, &mut |line, name, fault| {
+        if let Some(log) = log {
+            log.line(
+                Level::Warning,
+                format_args!("{path}{SETTINGS} line {line}: {name} ignored: {fault}"),
+            );
+        }
+    });
 }

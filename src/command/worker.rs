@@ -81,8 +81,8 @@ enum Who {
     Settled,
 }
 
-struct Worker<'a> {
-    options: &'a Options,
+struct Worker {
+    options: Options,
     log: Log,
     start: Duration,
     deadline: Duration,
@@ -120,7 +120,7 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
     };
     // The process ends with it, and the kernel takes back what it holds.
     let mut worker = ManuallyDrop::new(Worker {
-        options,
+        options: options.clone(),
         start,
         deadline: start.saturating_add(options.timeout),
         vm_id,
@@ -155,7 +155,7 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
     supervisor.send(&Answer::Released.to_message());
 }
 
-impl Worker<'_> {
+impl Worker {
     /// Time since the start, as the report counts it.
     fn since_start(&self) -> Duration {
         clock::monotonic().saturating_sub(self.start)
@@ -174,7 +174,7 @@ impl Worker<'_> {
             return Answer::Over(Exit::Done);
         }
         if matches!(self.verdict, Verdict::Open) {
-            match Reader::start(self.options) {
+            match Reader::start(&self.options) {
                 Ok(reader) => self.disc = Disc::Awaited(reader),
                 Err(error) => {
                     let error = error.raw_os_error();
@@ -265,7 +265,11 @@ impl Worker<'_> {
         if self.rooted.poll(now) {
             self.report
                 .phase("root", Duration::ZERO, self.since_start(), format_args!(""));
-            match self.rooted.marked(self.vm_id) {
+            let marked = self.rooted.marked(self.vm_id);
+            if marked != Marked::Reported {
+                self.rooted.take_settings(&mut self.options, &self.log);
+            }
+            match marked {
                 Marked::No => {}
                 Marked::Configured if self.reports() => {
                     self.log.line(
@@ -517,7 +521,7 @@ impl Worker<'_> {
         };
         self.applied = true;
         let from = self.since_start();
-        let plan = match self.rooted.plan(&identity, self.options, self.vm_id) {
+        let plan = match self.rooted.plan(&identity, &self.options, self.vm_id) {
             Ok(plan) => plan,
             Err(fault) => {
                 return self.fail(

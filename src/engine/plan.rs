@@ -15,6 +15,7 @@ mod hostname;
 mod keys;
 mod markers;
 mod password;
+mod settings;
 mod steps;
 mod sudo;
 mod users;
@@ -31,6 +32,7 @@ use crate::wire::names::UserName;
 use crate::wire::ovf::Preprovisioned;
 use draft::Draft;
 pub use markers::{configured_for, notes, reported_for};
+pub use settings::{Settings, Sudo};
 pub use steps::{Step, Steps, StepsFault};
 
 /// What the names of half-written files start with; sudo and others skip such names.
@@ -324,6 +326,8 @@ pub struct Context<'a> {
     pub salt: [u8; 16],
     /// What to do.
     pub steps: Steps,
+    /// How to do it.
+    pub settings: Settings,
 }
 
 /// Changes in their order, and what a person should know.

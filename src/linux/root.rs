@@ -828,6 +828,7 @@ mod tests {
         today_days: 20_000,
         salt: [0; 16],
         steps: Steps::ALL,
+        settings: crate::engine::plan::Settings::DEFAULT,
     };
 
     #[test]

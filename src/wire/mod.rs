@@ -33,6 +33,7 @@ pub mod ovf;
 pub mod report;
 pub mod rtnetlink;
 pub mod secret;
+pub mod settings;
 pub mod sshkey;
 pub mod superblock;
 pub mod timestamp;

@@ -117,6 +117,43 @@ fn kernel_arguments_have_the_last_word_and_mistakes_are_named() {
 }
 
 #[test]
+fn files_of_settings_are_read_and_the_root_outranks_the_initramfs() {
+    on_machine(|machine| {
+        machine.insert(&with_key());
+        // This machine's own /etc stands for that of the initramfs.
+        tmpfs("/etc");
+        fs::write(
+            "/etc/preroot.conf",
+            "sudo = never\nnic = vm0 # the only one\n\nnick = vm0",
+        )
+        .unwrap();
+        let ours = machine.root().join("etc/preroot.conf");
+        fs::write(&ours, "# ours\nsudo = password\nnic = vm7\n").unwrap();
+        let agents = "OS.SshDir=/srv/ssh\nProvisioning.DeleteRootPassword=y\nLogs.Verbose=y\n";
+        fs::write(machine.root().join("etc/waagent.conf"), agents).unwrap();
+        machine.kernel_arguments("quiet preroot.ready=never");
+        let azure = Azure::start("healthy");
+        let run = machine.provision(&["--ready=rooted"]);
+        let root = machine.root();
+        let root = root.display();
+        run.exits(0)
+            .says("/etc/preroot.conf line 4: nick ignored: there is no such option")
+            .says(&format!(
+                "{root}/etc/preroot.conf line 3: nic ignored: the root is too late for it"
+            ))
+            .says(&format!(
+                "{root}/etc/waagent.conf: OS.SshDir=/srv/ssh is not honoured"
+            ))
+            .never_says("Logs.Verbose")
+            .never_says("line 2");
+        azure.end().nothing();
+        let rule = machine.read("etc/sudoers.d/preroot");
+        assert_eq!(rule, format!("{USER} ALL=(ALL) ALL\n"));
+        rustix::mount::unmount("/etc", UnmountFlags::DETACH).unwrap();
+    });
+}
+
+#[test]
 fn preroot_off_does_nothing_at_all() {
     on_machine(|machine| {
         machine.insert(&with_key());

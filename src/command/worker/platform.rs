@@ -15,7 +15,7 @@ use crate::wire::health::Health;
 use crate::wire::report::{Outcome, clip, clip_format};
 use crate::wire::timestamp::{micros, millis};
 
-impl Worker<'_> {
+impl Worker {
     /// Moves the conversation with the platform on; returns the end of the work when it is over.
     pub(super) fn talk_to_platform(&mut self, now: Duration) -> Option<Exit> {
         let decided = match &self.verdict {

@@ -213,6 +213,7 @@ const CONTEXT: Context<'static> = Context {
     today_days: 20_414,
     salt: [7; 16],
     steps: Steps::ALL,
+    settings: Settings::DEFAULT,
 };
 
 fn planned(identity: &Identity, root: &Memory) -> Plan {
