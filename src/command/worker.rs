@@ -535,7 +535,15 @@ impl Worker {
         }
         if self.options.dry_run {
             // The one thing that a dry run is for; standard output is the caller's.
-            console::print(format_args!("{plan}"));
+            let host = &self.report.host_name;
+            let user = match self.report.user.as_str() {
+                "" => "nobody",
+                user => user,
+            };
+            let id = self.vm_id;
+            console::print(format_args!(
+                "What provisioning changes for host {host} and user {user} of VM {id}:\n{plan}"
+            ));
             self.verdict = Verdict::Ready(Outcome::Unfinished);
             return;
         }

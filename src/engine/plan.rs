@@ -195,11 +195,11 @@ impl fmt::Display for Change {
         let verb = match self.action {
             Action::Write(_) => "write",
             Action::Directory => "mkdir",
-            Action::Remove => return write!(f, "remove {path}  ({purpose})"),
+            Action::Remove => return write!(f, "{:<25}{path}  ({purpose})", "remove"),
         };
         write!(
             f,
-            "{verb:<6} {path}  {mode:04o} {user}:{group}  ({purpose})"
+            "{verb:<6} {mode:04o} {user:>5}:{group:<5}  {path}  ({purpose})"
         )
     }
 }
@@ -213,7 +213,7 @@ pub enum Note {
     NoUser,
     /// The disc only says that there was a password.
     RedactedPassword,
-    /// sudo is not in the root.
+    /// Neither sudo nor doas is in the root.
     NoSudo,
     /// Part of /etc/skel is too large or of a kind that is not copied.
     SkelLeftOut(u32),
@@ -235,7 +235,9 @@ impl fmt::Display for Note {
             }
             Self::NoUser => f.write_str("there are credentials but no user name"),
             Self::RedactedPassword => f.write_str("the password on the disc is redacted"),
-            Self::NoSudo => f.write_str("sudo is not installed: the user will not become root"),
+            Self::NoSudo => {
+                f.write_str("neither sudo nor doas is installed: the user will not become root")
+            }
             Self::SkelLeftOut(count) => {
                 write!(
                     f,
@@ -347,17 +349,16 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for note in &self.notes {
-            writeln!(f, "note   {note}")?;
-        }
         for change in &self.changes {
             writeln!(f, "{change}")?;
         }
         if self.is_empty() {
-            writeln!(f, "nothing to change")
-        } else {
-            Ok(())
+            writeln!(f, "nothing to change")?;
         }
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        Ok(())
     }
 }
 

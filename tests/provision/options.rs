@@ -178,13 +178,14 @@ fn dry_run_prints_the_plan_and_does_nothing() {
         let run = machine.provision(&["--dry-run"]);
         run.exits(0);
         for path in [
-            "/etc/hostname  0644 0:0",
-            "/etc/passwd  0644 0:0",
-            "/etc/shadow  0640 0:42",
-            "/home/opsadmin  0755 1000:1000",
-            "/home/opsadmin/.ssh/authorized_keys  0600 1000:1000",
-            "/etc/sudoers.d/preroot  0440 0:0",
-            "/var/lib/preroot/configured  0600 0:0",
+            " for host vm-net01 and user opsadmin",
+            "write  0644     0:0      /etc/hostname",
+            "write  0644     0:0      /etc/passwd",
+            "write  0640     0:42     /etc/shadow",
+            "mkdir  0755  1000:1000   /home/opsadmin",
+            "write  0600  1000:1000   /home/opsadmin/.ssh/authorized_keys",
+            "write  0440     0:0      /etc/sudoers.d/preroot",
+            "write  0600     0:0      /var/lib/preroot/configured",
         ] {
             assert!(run.stdout.contains(path), "no {path} in\n{run}");
         }

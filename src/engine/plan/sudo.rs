@@ -1,10 +1,14 @@
 //! The administrator's right to become root.
 //!
 //! One file of our own below `/etc/sudoers.d`, with waagent's split: whoever has a password is asked for
-//! it, whoever has only a key is not, because there is nothing to ask for.
+//! it, whoever has only a key is not, because there is nothing to ask for. Where there is no sudo but
+//! doas, one rule for that. Not a change to polkit, and with it to run0: what these ask the groups of
+//! administrators for is the distribution's. Follows sudoers(5) and doas.conf(5).
 
-use super::draft::{Draft, ROOT, content};
-use super::{Kind, Note, Outcome};
+use core::fmt;
+
+use super::draft::{Draft, ROOT, content, text};
+use super::{Kind, Note, Outcome, Sudo};
 use crate::wire::accounts;
 use crate::wire::names::UserName;
 use crate::wire::ovf::Password;
@@ -17,37 +21,49 @@ const INCLUDES: [&[u8]; 2] = [b"@includedir", b"#includedir"];
 /// The name has no dot and no `~`: sudo skips files that have.
 const PATH: &str = "/etc/sudoers.d/preroot";
 
+/// What tells that there is doas.
+const DOAS: &str = "/usr/bin/doas";
+const DOAS_RULES: &str = "/etc/doas.conf";
+/// Alpine's doas reads each `.conf` in it, other builds have no such directory.
+const DOAS_DIRECTORY: &str = "/etc/doas.d";
+
 #[inline(never)]
 pub(super) fn add(draft: &mut Draft<'_>, name: &UserName) -> Outcome<()> {
+    // Without a password there is nothing that could be asked for.
+    let asks = match (draft.context.settings.sudo, &draft.identity.password) {
+        (Sudo::Never, _) => return Ok(()),
+        (Sudo::WithoutPassword, _) | (Sudo::Auto, Password::None) => false,
+        _ => true,
+    };
+    let with = if asks { "with" } else { "without" };
+    let purpose = format_args!("let {name} become root {with} a password");
     let [own, distribution] = SUDOERS;
     let (path, rules) = match draft.read(own)? {
         Some(rules) => (own, Some(rules)),
         None => (distribution, draft.read(distribution)?),
     };
     let Some(rules) = rules else {
-        draft.note(Note::NoSudo);
-        return Ok(());
+        return doas(draft, name, asks, purpose);
     };
 
-    // Without a password there is nothing that sudo could ask for.
-    let (tag, purpose) = match draft.identity.password {
-        Password::None => ("NOPASSWD: ", "without"),
-        Password::Given(_) | Password::Redacted => ("", "with"),
-    };
     // Bare capitals would be read as the name of an alias.
     let quote = if name.looks_like_an_alias() { "\"" } else { "" };
+    let mut rule = text(format_args!(
+        "{quote}{name}{quote} ALL=(ALL) {}ALL\n",
+        if asks { "" } else { "NOPASSWD: " }
+    ));
+    if asks && wants_roots_password(&rules) {
+        rule = text(format_args!(
+            "Defaults:{quote}{name}{quote} !targetpw\n{rule}"
+        ));
+    }
     if draft
         .stat(DIRECTORY, DIRECTORY)?
         .is_none_or(|stat| stat.kind != Kind::Directory)
     {
         draft.system_directory(DIRECTORY, 0o750, "rules of sudo")?;
     }
-    draft.write_system(
-        PATH,
-        0o440,
-        content(format_args!("{quote}{name}{quote} ALL=(ALL) {tag}ALL\n")),
-        format_args!("let {name} become root {purpose} a password"),
-    )?;
+    draft.write_system(PATH, 0o440, content(format_args!("{rule}")), purpose)?;
 
     if !includes_directory(&rules) {
         // The old spelling: versions before 1.9.1 know no other.
@@ -63,7 +79,44 @@ pub(super) fn add(draft: &mut Draft<'_>, name: &UserName) -> Outcome<()> {
     Ok(())
 }
 
-/// Tells whether sudo reads our directory.
+/// Adds a rule of doas, if there is doas; the last rule that matches counts.
+#[inline(never)]
+fn doas(
+    draft: &mut Draft<'_>,
+    name: &UserName,
+    asks: bool,
+    purpose: fmt::Arguments<'_>,
+) -> Outcome<()> {
+    let in_directory = draft.has(DOAS_DIRECTORY)?;
+    let rules = draft.read(DOAS_RULES)?;
+    if !in_directory && rules.is_none() && !draft.has(DOAS)? {
+        draft.note(Note::NoSudo);
+        return Ok(());
+    }
+    // In quotes, no name is a keyword.
+    let how = if asks { "persist" } else { "nopass" };
+    let rule = text(format_args!("permit {how} \"{name}\""));
+    if in_directory {
+        let rules = content(format_args!("{rule}\n"));
+        return draft.write_system("/etc/doas.d/preroot.conf", 0o400, rules, purpose);
+    }
+    let rules = rules.unwrap_or_default();
+    if accounts::lines(&rules).any(|line| line == rule.as_bytes()) {
+        return Ok(());
+    }
+    let rules = accounts::append_last(&rules, &rule);
+    draft.rewrite(DOAS_RULES, (ROOT, 0o400), rules, purpose)
+}
+
+/// Tells whether sudo asks for the password of root, as SUSE has it: nobody knows that here.
+fn wants_roots_password(sudoers: &[u8]) -> bool {
+    accounts::lines(sudoers).any(|line| {
+        let mut words = accounts::words(line);
+        words.next() == Some(b"Defaults") && words.any(|word| word == b"targetpw")
+    })
+}
+
+/// Tells whether sudo reads our directory: `@includedir` or its older spelling, which is no comment.
 fn includes_directory(sudoers: &[u8]) -> bool {
     accounts::lines(sudoers).any(|line| {
         let mut words = accounts::words(line);

@@ -1,5 +1,7 @@
 //! Plans for roots in memory, made from real distributions' account files.
 
+mod settings;
+
 use super::*;
 use crate::wire::ovf;
 use std::collections::BTreeMap;
@@ -863,16 +865,16 @@ fn dry_run_reads_as_a_person_wants_it() {
     assert_eq!(
         planned(&identity, &root).to_string(),
         "\
-note   public key 1 is left out: type 'ssh-dss' is not supported
-note   sudo is not installed: the user will not become root
-write  /etc/group  0644 0:0  (add group ops, add ops to adm, add ops to wheel)
-mkdir  /home/ops  0700 1000:1000  (home of ops)
-mkdir  /home/ops/.ssh  0700 1000:1000  (keys of ops)
-write  /home/ops/.ssh/authorized_keys  0600 1000:1000  (1 public keys for ops)
-write  /etc/shadow  0000 0:0  (lock the password of ops)
-write  /etc/passwd  0644 0:0  (add user ops: uid 1000, gid 1000, home /home/ops, shell /bin/ash)
-mkdir  /var/lib/preroot  0700 0:0  (state of preroot)
-write  /var/lib/preroot/configured  0600 0:0  (configured for VM 91267c52-9f02-4cfe-b1f4-a4da7ebac2cf)
+write  0644     0:0      /etc/group  (add group ops, add ops to wheel, add ops to adm)
+mkdir  0700  1000:1000   /home/ops  (home of ops)
+mkdir  0700  1000:1000   /home/ops/.ssh  (keys of ops)
+write  0600  1000:1000   /home/ops/.ssh/authorized_keys  (1 public keys for ops)
+write  0000     0:0      /etc/shadow  (lock the password of ops)
+write  0644     0:0      /etc/passwd  (add user ops: uid 1000, gid 1000, home /home/ops, shell /bin/ash)
+mkdir  0700     0:0      /var/lib/preroot  (state of preroot)
+write  0600     0:0      /var/lib/preroot/configured  (configured for VM 91267c52-9f02-4cfe-b1f4-a4da7ebac2cf)
+note: public key 1 is left out: type 'ssh-dss' is not supported
+note: neither sudo nor doas is installed: the user will not become root
 "
     );
 }

@@ -10,7 +10,7 @@ use core::ops::RangeInclusive;
 use zeroize::Zeroizing;
 
 use super::draft::{Draft, ROOT, text};
-use super::{Kind, Note, Outcome, PlanFault, Step, home, keys, password, sudo};
+use super::{Kind, Note, Outcome, PlanFault, Step, Sudo, home, keys, password, sudo};
 use crate::wire::accounts::{self, File};
 use crate::wire::names::UserName;
 use crate::wire::ovf::Password;
@@ -21,7 +21,9 @@ const GROUP: &str = "/etc/group";
 const GSHADOW: &str = "/etc/gshadow";
 
 /// Groups of an administrator, where the distribution has them: the logs and the way to become root.
-static GROUPS: [&str; 4] = ["adm", "sudo", "wheel", "systemd-journal"];
+static GROUPS: [&str; 4] = ["sudo", "wheel", "adm", "systemd-journal"];
+/// How many of these, the first ones, are the way to become root.
+const OF_ROOT: usize = 2;
 
 /// The files of subordinate ids, and what login.defs calls their range and the length of a stretch.
 static SUBORDINATE: [[&str; 4]; 2] = [
@@ -218,6 +220,10 @@ fn new_account<'a>(
 fn groups(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> {
     let name = account.name.as_str();
     let gid = account.owner.1;
+    let skipped = match draft.context.settings.sudo {
+        Sudo::Never => OF_ROOT,
+        _ => 0,
+    };
     for (path, mode) in &[(GROUP, 0o644), (GSHADOW, 0o640)] {
         let Some(mut file) = draft.read(path)? else {
             continue;
@@ -232,7 +238,7 @@ fn groups(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> {
             file = accounts::append(&file, &line);
             purpose = text(format_args!("add group {name}"));
         }
-        for group in &GROUPS {
+        for group in GROUPS.iter().skip(skipped) {
             if let Some(more) = accounts::add_member(&file, group, name) {
                 file = more;
                 let comma = if purpose.is_empty() { "" } else { ", " };

@@ -1,0 +1,137 @@
+//! Plans where somebody chose.
+
+use super::*;
+use crate::wire::accounts;
+
+fn with(settings: Settings) -> Context<'static> {
+    Context {
+        settings,
+        ..CONTEXT
+    }
+}
+
+/// Makes the root what the plan says, and holds the next plan to have nothing more to say.
+fn chosen(identity: &Identity, mut root: Memory, settings: Settings) -> Memory {
+    let context = with(settings);
+    let make = |root: &Memory| plan(identity, root, &context).unwrap_or_else(|f| panic!("{f}"));
+    root.apply(&make(&root).changes);
+    let mut unmarked = root.clone();
+    unmarked.0.remove("/var/lib/preroot/configured");
+    let left: Vec<_> = make(&unmarked)
+        .changes
+        .into_iter()
+        .map(|c| c.path)
+        .collect();
+    assert_eq!(left, ["/var/lib/preroot/configured"]);
+    root
+}
+
+fn sudo(sudo: Sudo) -> Settings {
+    Settings {
+        sudo,
+        ..Settings::DEFAULT
+    }
+}
+
+#[test]
+fn sudo_asks_for_a_password_as_it_was_chosen() {
+    for (choice, key_only, password) in [
+        (Sudo::Auto, "NOPASSWD: ", ""),
+        (Sudo::WithoutPassword, "NOPASSWD: ", "NOPASSWD: "),
+        (Sudo::WithPassword, "", ""),
+    ] {
+        for (identity, tag) in [
+            (with_key("ops"), key_only),
+            (with_password("ops"), password),
+        ] {
+            let root = chosen(&identity, Memory::of("debian"), sudo(choice));
+            let rule = format!("ops ALL=(ALL) {tag}ALL\n");
+            assert_eq!(root.text("/etc/sudoers.d/preroot"), rule, "{choice:?}");
+            assert_eq!(root.looks("/etc/sudoers.d/preroot"), (0o440, (0, 0)));
+        }
+    }
+}
+
+#[test]
+fn user_who_must_not_become_root_is_in_no_group_of_those_who_do() {
+    let root = chosen(&with_key("ops"), Memory::of("debian"), sudo(Sudo::Never));
+    assert!(!root.0.contains_key("/etc/sudoers.d/preroot"));
+    let members = |group: &str| {
+        let line = accounts::find(root.text("/etc/group").as_bytes(), group).unwrap();
+        accounts::column(line, accounts::MEMBERS) == Some(b"ops")
+    };
+    assert!(members("adm") && !members("sudo"));
+}
+
+#[test]
+fn sudo_that_would_ask_for_roots_password_asks_for_the_users() {
+    // As openSUSE ships it, below /usr.
+    let rules = "Defaults always_set_home\nDefaults targetpw   # ask for the password of root\n\
+                 ALL   ALL=(ALL) ALL\nroot ALL=(ALL:ALL) ALL\n@includedir /etc/sudoers.d\n";
+    let mut root = Memory::of("debian");
+    root.0.remove("/etc/sudoers");
+    for directory in ["/usr", "/usr/etc"] {
+        root.directory(directory);
+    }
+    root.file("/usr/etc/sudoers", rules);
+    let new = after(&with_password("ops"), root.clone());
+    assert_eq!(
+        new.text("/etc/sudoers.d/preroot"),
+        "Defaults:ops !targetpw\nops ALL=(ALL) ALL\n"
+    );
+    assert!(!new.0.contains_key("/etc/sudoers"));
+    let new = after(&with_key("ops"), root.clone());
+    assert_eq!(
+        new.text("/etc/sudoers.d/preroot"),
+        "ops ALL=(ALL) NOPASSWD: ALL\n"
+    );
+    root.file(
+        "/usr/etc/sudoers",
+        &rules.replace("Defaults t", "#Defaults t"),
+    );
+    let new = after(&with_password("ops"), root);
+    assert_eq!(new.text("/etc/sudoers.d/preroot"), "ops ALL=(ALL) ALL\n");
+}
+
+#[test]
+fn doas_gets_its_rule_where_there_is_no_sudo() {
+    // Alpine's doas reads a directory.
+    let mut root = Memory::of("alpine");
+    root.directory("/etc/doas.d");
+    root.file("/etc/doas.d/20-wheel.conf", "permit persist :wheel\n");
+    let path = "/etc/doas.d/preroot.conf";
+    let new = chosen(&with_key("ops"), root.clone(), Settings::DEFAULT);
+    assert_eq!(new.text(path), "permit nopass \"ops\"\n");
+    assert_eq!(new.looks(path), (0o400, (0, 0)));
+    let new = chosen(&with_password("ops"), root.clone(), Settings::DEFAULT);
+    assert_eq!(new.text(path), "permit persist \"ops\"\n");
+    let new = chosen(&with_key("ops"), root, sudo(Sudo::Never));
+    assert!(!new.0.contains_key(path));
+
+    // Others read one file, which may not be there yet.
+    let mut root = Memory::of("alpine");
+    for directory in ["/usr", "/usr/bin"] {
+        root.directory(directory);
+    }
+    root.put("/usr/bin/doas", Node::File(Vec::new()), 0o4755);
+    let new = chosen(&with_key("ops"), root.clone(), Settings::DEFAULT);
+    assert_eq!(new.text("/etc/doas.conf"), "permit nopass \"ops\"\n");
+    assert_eq!(new.looks("/etc/doas.conf"), (0o400, (0, 0)));
+    root.put(
+        "/etc/doas.conf",
+        Node::File(b"deny ops\npermit root".to_vec()),
+        0o600,
+    );
+    let new = chosen(&with_key("ops"), root, Settings::DEFAULT);
+    assert_eq!(
+        new.text("/etc/doas.conf"),
+        "deny ops\npermit root\npermit nopass \"ops\"\n"
+    );
+    assert_eq!(new.looks("/etc/doas.conf"), (0o600, (0, 0)));
+
+    // Where there is sudo, doas is left alone.
+    let mut root = Memory::of("debian");
+    root.directory("/etc/doas.d");
+    let new = after(&with_key("ops"), root);
+    assert!(!new.0.contains_key(path));
+}
