@@ -213,6 +213,8 @@ pub enum Note {
     NoUser,
     /// The disc only says that there was a password.
     RedactedPassword,
+    /// The user's shell in the image is one that lets nobody in.
+    NoLoginShell,
     /// Neither sudo nor doas is in the root.
     NoSudo,
     /// Part of /etc/skel is too large or of a kind that is not copied.
@@ -235,6 +237,7 @@ impl fmt::Display for Note {
             }
             Self::NoUser => f.write_str("there are credentials but no user name"),
             Self::RedactedPassword => f.write_str("the password on the disc is redacted"),
+            Self::NoLoginShell => f.write_str("the user's shell in /etc/passwd lets nobody log in"),
             Self::NoSudo => {
                 f.write_str("neither sudo nor doas is installed: the user will not become root")
             }
@@ -301,7 +304,9 @@ impl fmt::Display for PlanFault {
             Self::NoCredentials(name) => {
                 write!(f, "no usable public key and no password for user '{name}'")
             }
-            Self::NoAccounts => f.write_str("/etc/passwd is missing in the root"),
+            Self::NoAccounts => f.write_str(
+                "/etc/passwd is missing in the root: accounts kept elsewhere are not supported",
+            ),
             Self::DamagedLine(file) => write!(f, "the user's line in {file} is damaged"),
             Self::NoFreeId => f.write_str("no free user or group id"),
             Self::Home => f.write_str("the user's home directory is not an absolute path"),

@@ -20,6 +20,9 @@ const SHADOW: &str = "/etc/shadow";
 const GROUP: &str = "/etc/group";
 const GSHADOW: &str = "/etc/gshadow";
 
+/// No password, in shadow. Not `!`: an sshd without PAM refuses keys, too, where it sees that.
+const LOCKED: &str = "*";
+
 /// Groups of an administrator, where the distribution has them: the logs and the way to become root.
 static GROUPS: [&str; 4] = ["sudo", "wheel", "adm", "systemd-journal"];
 /// How many of these, the first ones, are the way to become root.
@@ -34,7 +37,7 @@ static SUBORDINATE: [[&str; 4]; 2] = [
 /// Shells in the order in which one is taken when the distribution names none, or only `/bin/sh`.
 const SHELLS: [&str; 4] = ["/bin/bash", "/usr/bin/bash", "/bin/ash", "/bin/sh"];
 
-/// The user that nobody may become, whatever login.defs says.
+/// A user that nobody may be given, whatever login.defs and the settings say; root is the other.
 const NOBODY: u32 = 65534;
 
 /// The administrator, as far as the other steps need to know it.
@@ -99,11 +102,15 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     let new = known.is_none();
     let account = match known {
         Some(user) => {
-            if user.uid < *customs.uids().start() || user.uid == NOBODY {
+            let system = user.uid < *customs.uids().start() && !draft.context.settings.system_users;
+            if system || matches!(user.uid, 0 | NOBODY) {
                 return Err(PlanFault::SystemUser(Box::new(*name), user.uid).into());
             }
             if !user.home.starts_with('/') {
                 return Err(PlanFault::Home.into());
+            }
+            if !lets_in(&passwd, name.as_str()) {
+                draft.note(Note::NoLoginShell);
             }
             Account {
                 name,
@@ -169,13 +176,26 @@ fn new_account<'a>(
     if let Some(user) = accounts::user(&usr_passwd, name.as_str()) {
         return Err(PlanFault::SystemUser(Box::new(*name), user.uid).into());
     }
+    if let Some(gid) = accounts::group(&usr_group, name.as_str()) {
+        return Err(PlanFault::SystemGroup(Box::new(*name), gid).into());
+    }
     let users: [&[u8]; 2] = [passwd, &usr_passwd];
     let groups: [&[u8]; 2] = [&group, &usr_group];
     let all: [&[u8]; 4] = [passwd, &usr_passwd, &group, &usr_group];
 
     let old_group = accounts::group(&group, name.as_str());
-    let own_group = old_group.is_some()
-        || accounts::login_defs(&customs.login_defs, "USERGROUPS_ENAB") != Some("no");
+    let common_group = match accounts::login_defs(&customs.login_defs, "USERGROUPS_ENAB") {
+        Some("no") => accounts::assignment(&customs.useradd, "GROUP")
+            .and_then(|group_or_id| {
+                group_or_id
+                    .parse()
+                    .ok()
+                    .or_else(|| accounts::group(&group, group_or_id))
+            })
+            .or_else(|| accounts::group(&group, "users")),
+        _ => None,
+    };
+    let own_group = old_group.is_some() || common_group.is_none();
     let (uid, gid) = match old_group {
         // An interrupted run, or the image, left the group: its id is the user's first choice.
         Some(gid) if customs.gids().contains(&gid) => (
@@ -188,17 +208,10 @@ fn new_account<'a>(
                 .or_else(|| accounts::free_id(&users, customs.uids(), None));
             (uid, accounts::free_id(&groups, customs.gids(), uid))
         }
-        None => {
-            let gid = accounts::assignment(&customs.useradd, "GROUP")
-                .and_then(|group_or_id| {
-                    group_or_id
-                        .parse()
-                        .ok()
-                        .or_else(|| accounts::group(&group, group_or_id))
-                })
-                .or_else(|| accounts::group(&group, "users"));
-            (accounts::free_id(&users, customs.uids(), None), gid)
-        }
+        None => (
+            accounts::free_id(&users, customs.uids(), None),
+            common_group,
+        ),
     };
     let homes = accounts::assignment(&customs.useradd, "HOME")
         .filter(|homes| homes.starts_with('/') && !homes.contains(':'))
@@ -307,8 +320,16 @@ fn shadow(
     let file = draft.read_or_empty(SHADOW)?;
     let owner = shadow_owner(draft)?;
 
-    let known = accounts::find(&file, name).is_some();
+    let old = accounts::find(&file, name);
+    let known = old.is_some();
+    let only_locked = old
+        .and_then(|line| accounts::column(line, accounts::HASH))
+        .is_some_and(|hash| matches!(hash, b"!" | b"!!"));
     let (file, verb) = match hash {
+        None if only_locked && steps.has(Step::Keys) => (
+            accounts::replace(&file, name, accounts::HASH, LOCKED.as_bytes()),
+            "lock",
+        ),
         Some(hash) if known => {
             let file = accounts::replace(&file, name, accounts::HASH, hash.as_bytes());
             (accounts::replace(&file, name, 2, today.as_bytes()), "set")
@@ -318,8 +339,7 @@ fn shadow(
         None if !(new || steps.has(Step::User) && points_here(passwd, name)) => return Ok(()),
         hash => {
             let mut line = Zeroizing::new(String::with_capacity(256));
-            // `*` and not `!`: an sshd without PAM refuses keys, too, where it sees `!`.
-            let (secret, verb) = hash.as_ref().map_or(("*", "lock"), |hash| (hash, "set"));
+            let (secret, verb) = hash.as_ref().map_or((LOCKED, "lock"), |hash| (hash, "set"));
             for part in [
                 name,
                 secret,
@@ -347,6 +367,12 @@ fn shadow(
         )?;
     }
     Ok(())
+}
+
+/// Tells whether the user has a shell that lets a person in.
+fn lets_in(passwd: &[u8], name: &str) -> bool {
+    let shell = accounts::find(passwd, name).and_then(|line| accounts::column(line, 6));
+    !shell.is_some_and(|shell| shell.ends_with(b"/nologin") || shell.ends_with(b"/false"))
 }
 
 /// Tells whether passwd sends whoever checks the user's password to shadow.

@@ -135,3 +135,113 @@ fn doas_gets_its_rule_where_there_is_no_sudo() {
     let new = after(&with_key("ops"), root);
     assert!(!new.0.contains_key(path));
 }
+
+#[test]
+fn system_users_are_taken_where_that_is_allowed_but_never_root() {
+    let allow = Settings {
+        system_users: true,
+        ..Settings::DEFAULT
+    };
+    let mut root = Memory::of("debian");
+    let passwd = format!(
+        "{}agent:x:990:990::/var/lib/agent:/bin/sh\ntoor:x:0:0::/root:/bin/sh\n\
+         noone:x:65534:65534::/:/bin/sh\n",
+        root.text("/etc/passwd")
+    );
+    root.file("/etc/passwd", &passwd);
+    let identity = with_password("agent");
+    assert!(matches!(
+        refused(&identity, &root),
+        PlanFault::SystemUser(_, 990)
+    ));
+    let new = chosen(&identity, root.clone(), allow);
+    assert!(new.text("/etc/shadow").contains("\nagent:$6$"));
+    assert_eq!(new.text("/etc/passwd"), passwd);
+    for (name, id) in [("toor", 0), ("noone", 65534)] {
+        let fault = plan(&with_key(name), &root, &with(allow)).err();
+        assert!(
+            matches!(fault, Some(PlanFault::SystemUser(_, uid)) if uid == id),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn names_in_the_distributions_own_files_are_refused() {
+    let mut root = Memory::of("fedora");
+    for directory in ["/usr", "/usr/lib"] {
+        root.directory(directory);
+    }
+    root.file(
+        "/usr/lib/passwd",
+        "core:x:1000:1000::/home/core:/bin/bash\n",
+    );
+    root.file("/usr/lib/group", "docker:x:1001:\n");
+    for (name, words) in [
+        ("core", "user 'core' (uid 1000) belongs to the system"),
+        ("docker", "group 'docker' (gid 1001) belongs to the system"),
+    ] {
+        assert_eq!(refused(&with_key(name), &root).to_string(), words);
+    }
+    // Their ids are taken, too.
+    let new = after(&with_key("ops"), root);
+    assert!(new.text("/etc/passwd").contains("\nops:x:1002:1002:"));
+}
+
+#[test]
+fn user_without_a_common_group_gets_one_of_its_own() {
+    let mut root = Memory::of("alpine");
+    root.file("/etc/login.defs", "USERGROUPS_ENAB no\n");
+    let groups = root.text("/etc/group").replace("\nusers:", "\npeople:");
+    root.file("/etc/group", &groups);
+    let new = after(&with_key("ops"), root);
+    assert!(new.text("/etc/group").ends_with("\nops:x:1000:\n"));
+}
+
+#[test]
+fn lock_of_a_user_of_the_image_does_not_keep_its_keys_out() {
+    for (old, new) in [
+        ("!", "*"),
+        ("!!", "*"),
+        ("*", "*"),
+        ("!$6$a$b", "!$6$a$b"),
+        ("$6$a$b", "$6$a$b"),
+    ] {
+        let mut root = Memory::of("debian");
+        let grow = |root: &mut Memory, path: &str, line: &str| {
+            let grown = format!("{}{line}\n", root.text(path));
+            root.put(path, Node::File(grown.into()), 0o640);
+        };
+        grow(
+            &mut root,
+            "/etc/passwd",
+            "img:x:1000:1000::/home/img:/bin/bash",
+        );
+        grow(&mut root, "/etc/group", "img:x:1000:");
+        grow(
+            &mut root,
+            "/etc/shadow",
+            &format!("img:{old}:19000:0:99999:7:::"),
+        );
+        let made = chosen(&with_key("img"), root, Settings::DEFAULT);
+        let line = format!("\nimg:{new}:19000:0:99999:7:::\n");
+        assert!(made.text("/etc/shadow").ends_with(&line), "{old}");
+    }
+}
+
+#[test]
+fn shell_that_lets_nobody_in_is_noted() {
+    let mut root = Memory::of("debian");
+    for (shell, notes) in [
+        ("/usr/sbin/nologin", &[Note::NoLoginShell][..]),
+        ("/bin/false", &[Note::NoLoginShell]),
+        ("/bin/bash", &[]),
+        ("", &[]),
+    ] {
+        root.file(
+            "/etc/passwd",
+            &format!("img:x:1000:1000::/home/img:{shell}\n"),
+        );
+        assert_eq!(planned(&with_key("img"), &root).notes, notes, "{shell}");
+    }
+}
