@@ -22,6 +22,8 @@ const GSHADOW: &str = "/etc/gshadow";
 
 /// No password, in shadow. Not `!`: an sshd without PAM refuses keys, too, where it sees that.
 const LOCKED: &str = "*";
+/// The same for root, as waagent writes it.
+const ROOT_LOCKED: &[u8] = b"*LOCK*";
 
 /// Groups of an administrator, where the distribution has them: the logs and the way to become root.
 static GROUPS: [&str; 4] = ["sudo", "wheel", "adm", "systemd-journal"];
@@ -90,7 +92,8 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
         if identity.has_credentials() {
             draft.note(Note::NoUser);
         }
-        return Ok(());
+        let file = draft.read_or_empty(SHADOW)?;
+        return put_shadow(draft, file, String::new());
     };
     let customs = Customs {
         login_defs: draft.read_or_empty("/etc/login.defs")?,
@@ -318,25 +321,24 @@ fn shadow(
         days => text(format_args!("{days}")),
     };
     let file = draft.read_or_empty(SHADOW)?;
-    let owner = shadow_owner(draft)?;
-
     let old = accounts::find(&file, name);
     let known = old.is_some();
     let only_locked = old
         .and_then(|line| accounts::column(line, accounts::HASH))
         .is_some_and(|hash| matches!(hash, b"!" | b"!!"));
-    let (file, verb) = match hash {
-        None if only_locked && steps.has(Step::Keys) => (
+    let changed = match hash {
+        None if only_locked && steps.has(Step::Keys) => Some((
             accounts::replace(&file, name, accounts::HASH, LOCKED.as_bytes()),
             "lock",
-        ),
+        )),
         Some(hash) if known => {
             let file = accounts::replace(&file, name, accounts::HASH, hash.as_bytes());
-            (accounts::replace(&file, name, 2, today.as_bytes()), "set")
+            let file = accounts::replace(&file, name, 2, today.as_bytes());
+            Some((file, "set"))
         }
-        None if known => return Ok(()),
+        None if known => None,
         // A user of the image without a line here may have its hash in passwd: that stays.
-        None if !(new || steps.has(Step::User) && points_here(passwd, name)) => return Ok(()),
+        None if !(new || steps.has(Step::User) && points_here(passwd, name)) => None,
         hash => {
             let mut line = Zeroizing::new(String::with_capacity(256));
             let (secret, verb) = hash.as_ref().map_or((LOCKED, "lock"), |hash| (hash, "set"));
@@ -352,11 +354,14 @@ fn shadow(
                 line.push(':');
             }
             line.push_str("::");
-            (accounts::append(&file, &line), verb)
+            Some((accounts::append(&file, &line), verb))
         }
     };
-    let purpose = format_args!("{verb} the password of {name}");
-    draft.rewrite(SHADOW, (owner, 0o640), file, purpose)?;
+    let Some((file, verb)) = changed else {
+        return put_shadow(draft, file, String::new());
+    };
+    let purpose = text(format_args!("{verb} the password of {name}"));
+    put_shadow(draft, file, purpose)?;
 
     if !new && !points_here(passwd, name) {
         draft.rewrite(
@@ -367,6 +372,26 @@ fn shadow(
         )?;
     }
     Ok(())
+}
+
+/// Locks the password of root if that is wanted, and puts shadow in its place if anything changed.
+#[inline(never)]
+fn put_shadow(draft: &mut Draft<'_>, mut file: File, mut purpose: String) -> Outcome<()> {
+    let hash =
+        accounts::find(&file, "root").and_then(|line| accounts::column(line, accounts::HASH));
+    // A hash that starts so is none already.
+    let locked = hash.is_none_or(|hash| matches!(hash, [b'*' | b'!', ..]));
+    if draft.context.settings.lock_root && draft.context.steps.has(Step::Password) && !locked {
+        file = accounts::replace(&file, "root", accounts::HASH, ROOT_LOCKED);
+        let comma = if purpose.is_empty() { "" } else { ", " };
+        purpose = text(format_args!("{purpose}{comma}lock the password of root"));
+    }
+    if purpose.is_empty() {
+        return Ok(());
+    }
+    let owner = shadow_owner(draft)?;
+    let purpose = format_args!("{purpose}");
+    draft.rewrite(SHADOW, (owner, 0o640), file, purpose)
 }
 
 /// Tells whether the user has a shell that lets a person in.

@@ -245,3 +245,48 @@ fn shell_that_lets_nobody_in_is_noted() {
         assert_eq!(planned(&with_key("img"), &root).notes, notes, "{shell}");
     }
 }
+
+#[test]
+fn password_of_root_is_locked_where_that_is_wanted() {
+    let lock = Settings {
+        lock_root: true,
+        ..Settings::DEFAULT
+    };
+    let mut root = Memory::of("debian");
+    let shadow = |first: &str| format!("{first}:20000:0:99999:7:::\ndaemon:*:20000:0:99999:7:::\n");
+    let put = |root: &mut Memory, first: &str| {
+        root.put("/etc/shadow", Node::File(shadow(first).into()), 0o640);
+    };
+    for (old, new) in [
+        ("root:$6$a$b", "root:*LOCK*"),
+        // No password at all is one that everybody knows.
+        ("root:", "root:*LOCK*"),
+        ("root:*", "root:*"),
+        ("root:!$6$a$b", "root:!$6$a$b"),
+    ] {
+        put(&mut root, old);
+        let made = chosen(&with_key("ops"), root.clone(), lock);
+        let line = "ops:*:20414:0:99999:7:::\n";
+        assert_eq!(made.text("/etc/shadow"), shadow(new) + line);
+        // Nobody asked.
+        let made = chosen(&with_key("ops"), root.clone(), Settings::DEFAULT);
+        assert_eq!(made.text("/etc/shadow"), shadow(old) + line);
+        // No user to make.
+        let made = chosen(&identity("", &[]), root.clone(), lock);
+        assert_eq!(made.text("/etc/shadow"), shadow(new));
+    }
+    put(&mut root, "root:$6$a$b");
+    root.file(
+        "/etc/passwd",
+        "root:x:0:0::/root:/bin/sh\nimg:x:1000:1000::/:/bin/sh\n",
+    );
+    root.file(
+        "/etc/shadow",
+        &(shadow("root:$6$a$b") + "img:$6$c$d:1::::::\n"),
+    );
+    let made = chosen(&with_key("img"), root, lock);
+    assert_eq!(
+        made.text("/etc/shadow"),
+        shadow("root:*LOCK*") + "img:$6$c$d:1::::::\n"
+    );
+}
