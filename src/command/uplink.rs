@@ -24,7 +24,7 @@ use crate::linux::module::Modules;
 use crate::linux::port::Port;
 use crate::wire::cmdline::CommandLine;
 use crate::wire::health::Health;
-use crate::wire::report::{Report, clip_format};
+use crate::wire::report::{Report, clip};
 use crate::wire::timestamp::millis;
 
 /// The driver of Hyper-V's synthetic interfaces. A virtual function has the same hardware address
@@ -409,12 +409,12 @@ impl Uplink {
             now.saturating_sub(start),
             format_args!("{lease} after {} discover(s)", chosen.discovers),
         );
-        report.interface = chosen.link.name.clone();
-        report.address = clip_format(format_args!("{lease}"));
+        clip(&mut report.interface, format_args!("{}", chosen.link.name));
+        clip(&mut report.address, format_args!("{lease}"));
         if let Some(router) = lease.next_hop(wireserver) {
-            report.router = clip_format(format_args!("{router}"));
+            clip(&mut report.router, format_args!("{router}"));
         }
-        report.wireserver = clip_format(format_args!("{wireserver}"));
+        clip(&mut report.wireserver, format_args!("{wireserver}"));
     }
 }
 

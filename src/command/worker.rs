@@ -31,7 +31,7 @@ use crate::linux::{clock, dmi, memory, poll};
 use crate::wire::health::Failure;
 use crate::wire::names::HostName;
 use crate::wire::ovf::{self, Preprovisioned, Provisioning};
-use crate::wire::report::{Outcome, Report, clip, clip_format};
+use crate::wire::report::{Outcome, Report, clip};
 use crate::wire::timestamp::{micros, millis, timestamp};
 use crate::wire::vmid::VmId;
 
@@ -124,12 +124,7 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
         start,
         deadline: start.saturating_add(options.timeout),
         vm_id,
-        report: Report {
-            version: clip(crate::VERSION),
-            vm_id: clip_format(format_args!("{vm_id}")),
-            started_us: micros(start),
-            ..Report::default()
-        },
+        report: Report::default(),
         uplink: Uplink::new(options, buffers, sockets, start),
         rooted: Rooted::new(options, start),
         disc: Disc::Over,
@@ -142,6 +137,12 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
         log,
     });
     let worker = &mut *worker;
+    worker.report.started_us = micros(start);
+    clip(
+        &mut worker.report.version,
+        format_args!("{}", crate::VERSION),
+    );
+    clip(&mut worker.report.vm_id, format_args!("{vm_id}"));
     let answer = worker.work(supervisor);
     match answer {
         Answer::Over(exit) => worker.finish(exit),
@@ -471,7 +472,7 @@ impl Worker {
         let has_admin = metadata
             .as_ref()
             .is_some_and(|found| found.admin_user_name.is_some());
-        self.report.identity = clip(match (&disc, &metadata) {
+        let sources = match (&disc, &metadata) {
             (Some(_), Some(_)) => "disc+imds",
             (Some(_), None) => "disc",
             (None, _) if has_admin => "imds",
@@ -479,7 +480,8 @@ impl Worker {
                 self.verdict = Verdict::Ready(Outcome::Specialized);
                 return;
             }
-        });
+        };
+        clip(&mut self.report.identity, format_args!("{sources}"));
         if disc.is_none() {
             self.log.line(
                 Level::Warning,
@@ -492,9 +494,12 @@ impl Worker {
             }
             Ok(identity) => {
                 self.host_name = String::from(identity.host_name.as_str());
-                self.report.host_name = clip(&self.host_name);
+                clip(
+                    &mut self.report.host_name,
+                    format_args!("{}", self.host_name),
+                );
                 if let Some(admin) = &identity.admin {
-                    self.report.user = clip(admin.as_str());
+                    clip(&mut self.report.user, format_args!("{admin}"));
                 }
                 self.who = Who::Known(Box::new(identity));
                 return;
@@ -591,7 +596,7 @@ impl Worker {
             timestamp: &timestamp(clock::unix_seconds()),
         };
         self.description = failure.to_string();
-        self.report.reason = clip(&reason);
+        clip(&mut self.report.reason, format_args!("{reason}"));
     }
 
     /// Tells what is awaited, and until when.

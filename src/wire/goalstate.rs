@@ -2,23 +2,30 @@
 //!
 //! Only what a health report must echo is read. Certificates and extensions are other agents' work.
 
+use alloc::string::String;
 use core::fmt;
 
-use heapless::String;
 use roxmltree::Node;
 
-use super::report::clip;
 use super::xml;
+
+/// Where the first role instance is named.
+const INSTANCE: [&str; 4] = [
+    "Container",
+    "RoleInstanceList",
+    "RoleInstance",
+    "InstanceId",
+];
 
 /// What a health report echoes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GoalState {
     /// The number of the goal state; a report with an old one is answered 410.
-    pub incarnation: String<32>,
+    pub incarnation: String,
     /// The container, which changes when the machine is moved.
-    pub container: String<128>,
+    pub container: String,
     /// The first role instance.
-    pub instance: String<512>,
+    pub instance: String,
 }
 
 /// What is wrong with a goal state.
@@ -49,34 +56,14 @@ pub fn parse(document: &[u8]) -> Result<GoalState, GoalStateFault> {
         return Err(GoalStateFault::Missing("GoalState"));
     }
     Ok(GoalState {
-        incarnation: text(root, &["Incarnation"])?,
-        container: text(root, &["Container", "ContainerId"])?,
-        instance: text(
-            root,
-            &[
-                "Container",
-                "RoleInstanceList",
-                "RoleInstance",
-                "InstanceId",
-            ],
-        )?,
+        incarnation: text(root, &["Incarnation"], 32)?,
+        container: text(root, &["Container", "ContainerId"], 128)?,
+        instance: text(root, &INSTANCE, 512)?,
     })
 }
 
-/// Returns the text of the first element at `path`, whatever its namespace.
-fn text<const N: usize>(
-    root: Node<'_, '_>,
-    path: &[&'static str],
-) -> Result<String<N>, GoalStateFault> {
-    Ok(clip(find(root, path, N)?))
-}
-
-/// Finds such a text of at most `most` bytes.
-fn find<'a>(
-    root: Node<'a, '_>,
-    path: &[&'static str],
-    most: usize,
-) -> Result<&'a str, GoalStateFault> {
+/// Returns the text, of at most `most` bytes, of the first element at `path`, whatever its namespace.
+fn text(root: Node<'_, '_>, path: &[&'static str], most: usize) -> Result<String, GoalStateFault> {
     let missing = GoalStateFault::Missing(path.last().unwrap_or(&""));
     let mut node = root;
     for step in path {
@@ -89,7 +76,7 @@ fn find<'a>(
     if text.is_empty() || text.len() > most {
         return Err(missing);
     }
-    Ok(text)
+    Ok(String::from(text))
 }
 
 #[cfg(test)]

@@ -112,15 +112,14 @@ impl fmt::Display for Failure<'_> {
 
 /// Escapes `text`, then stops before the character that would exceed [`MAX_DESCRIPTION`].
 fn push_trimmed(body: &mut Body, text: &str, language: Language) -> Option<()> {
-    let mut length: usize = 0;
+    let end = body.len().checked_add(MAX_DESCRIPTION)?;
     for character in text.chars() {
-        let mut piece: heapless::String<16> = heapless::String::new();
-        escape(&mut piece, character, language).ok()?;
-        length = length.checked_add(piece.len())?;
-        if length > MAX_DESCRIPTION {
+        let before = body.len();
+        escape(body, character, language).ok()?;
+        if body.len() > end {
+            body.truncate(before);
             break;
         }
-        body.push_str(&piece);
     }
     Some(())
 }

@@ -131,12 +131,14 @@ impl Report {
         end: Duration,
         detail: fmt::Arguments<'_>,
     ) {
-        let _ = self.phases.push(Phase {
-            name: clip(name),
-            start_us: micros(start),
-            length_us: micros(end.saturating_sub(start)),
-            detail: clip_format(detail),
-        });
+        if self.phases.push(Phase::default()).is_ok()
+            && let Some(phase) = self.phases.last_mut()
+        {
+            clip(&mut phase.name, format_args!("{name}"));
+            phase.start_us = micros(start);
+            phase.length_us = micros(end.saturating_sub(start));
+            clip(&mut phase.detail, detail);
+        }
     }
 
     /// Returns the JSON document, of at most [`MAX_JSON`] bytes, to be shown.
@@ -371,17 +373,11 @@ impl fmt::Display for Span {
     }
 }
 
-/// Copies what fits of a text.
-pub fn clip<const N: usize>(text: &str) -> String<N> {
-    clip_format(format_args!("{text}"))
-}
-
-/// Formats a text and keeps what fits.
-pub fn clip_format<const N: usize>(arguments: fmt::Arguments<'_>) -> String<N> {
-    let mut text = String::new();
+/// Writes what fits of a text in the place of another.
+pub fn clip(text: &mut StringView, arguments: fmt::Arguments<'_>) {
+    text.clear();
     // An error only says that something was left out.
-    let _ = fmt::write(&mut Clip(&mut text), arguments);
-    text
+    let _ = fmt::write(&mut Clip(text), arguments);
 }
 
 /// Takes text until a character does not fit; that one, and all after it, are left out.
@@ -400,14 +396,20 @@ mod tests {
     use super::*;
     use std::string::ToString;
 
+    fn clipped<const N: usize>(text: &str) -> String<N> {
+        let mut clipped = String::new();
+        clip(&mut clipped, format_args!("{text}"));
+        clipped
+    }
+
     fn report() -> Report {
         let mut report = Report {
-            version: clip("0.1.0"),
+            version: clipped("0.1.0"),
             result: Outcome::Ready,
-            reason: clip("quote \" slash \\ line\nend"),
+            reason: clipped("quote \" slash \\ line\nend"),
             started_us: 5_000_000,
             took_us: 12_340,
-            address: clip("10.0.0.4/24"),
+            address: clipped("10.0.0.4/24"),
             written: 7,
             ..Report::default()
         };
@@ -420,7 +422,7 @@ mod tests {
     #[test]
     fn json_round_trip_keeps_everything() {
         let mut every = report();
-        every.phases[0].detail = clip("\u{e9} \u{1f680} \t");
+        every.phases[0].detail = clipped("\u{e9} \u{1f680} \t");
         for outcome in Outcome::ALL {
             every.result = outcome;
             let json = every.as_json().to_string();
@@ -452,7 +454,7 @@ mod tests {
     fn full_report_fits() {
         let long = "\u{7}".repeat(600);
         let mut report = report();
-        report.reason = clip(&long);
+        report.reason = clipped(&long);
         for _ in 0..40 {
             let end = Duration::from_secs(u64::MAX / 2_000_000);
             report.phase(

@@ -12,7 +12,7 @@ use crate::engine::wireserver;
 use crate::linux::log::Level;
 use crate::linux::{clock, files};
 use crate::wire::health::Health;
-use crate::wire::report::{Outcome, clip, clip_format};
+use crate::wire::report::{Outcome, clip};
 use crate::wire::timestamp::{micros, millis};
 
 impl Worker {
@@ -73,9 +73,10 @@ impl Worker {
             wireserver::Outcome::Refused { status } => {
                 self.report
                     .phase("health", from, to, format_args!("{status}"));
-                self.report.reason = clip_format(format_args!(
-                    "the WireServer refused the report with {status}"
-                ));
+                clip(
+                    &mut self.report.reason,
+                    format_args!("the WireServer refused the report with {status}"),
+                );
                 self.log.line(
                     Level::Error,
                     format_args!("failed: {}; the boot goes on", self.report.reason),
@@ -134,7 +135,7 @@ impl Worker {
             ),
         );
         if self.report.reason.is_empty() {
-            self.report.reason = clip(failure);
+            clip(&mut self.report.reason, format_args!("{failure}"));
         }
         Exit::Failed
     }
