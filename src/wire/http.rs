@@ -88,6 +88,8 @@ pub enum HttpFault {
 ///
 /// `ended` tells that nothing more will come. A chunked body is joined in place, so a buffer that
 /// gave a response must not be parsed again.
+// Kept apart: a larger frame costs its caller more than the call.
+#[inline(never)]
 pub fn parse(buffer: &mut [u8], ended: bool) -> Result<Option<Response>, HttpFault> {
     let more = if ended {
         Err(HttpFault::Truncated)
