@@ -1,8 +1,7 @@
 //! The large buffers: in .bss, where a page that is never touched costs nothing.
 
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicBool, Ordering};
-
-use smoltcp::iface::SocketStorage;
 
 use crate::engine::transport;
 
@@ -29,18 +28,15 @@ static mut BUFFERS: Buffers = Buffers {
     metadata: [0; MAX_METADATA],
 };
 
-/// Apart from the buffers: an empty place is not all zeros, and would take them out of .bss.
-static mut SOCKETS: transport::Storage = [SocketStorage::EMPTY, SocketStorage::EMPTY];
-
 /// Hands out the buffers; `None` the second time.
 pub fn take_buffers() -> Option<(&'static mut Buffers, &'static mut transport::Storage)> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return None;
     }
-    let (buffers, sockets) = (&raw mut BUFFERS, &raw mut SOCKETS);
+    let buffers = &raw mut BUFFERS;
     // SAFETY: only this function names the static, and the swap lets it run once.
     let buffers = unsafe { buffers.as_mut() }?;
-    // SAFETY: as above.
-    let sockets = unsafe { sockets.as_mut() }?;
-    Some((buffers, sockets))
+    // Apart from the buffers: an empty place is not all zeros, and would take them out of .bss.
+    let sockets = Box::<transport::Storage>::default();
+    Some((buffers, Box::leak(sockets)))
 }
