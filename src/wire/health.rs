@@ -165,9 +165,9 @@ mod tests {
 
     fn goal() -> GoalState {
         GoalState {
-            incarnation: "42".try_into().unwrap(),
-            container: "3f0c9a1e".try_into().unwrap(),
-            instance: "9e2d._vm-a&b".try_into().unwrap(),
+            incarnation: "42".into(),
+            container: "3f0c9a1e".into(),
+            instance: "9e2d._vm-a&b".into(),
         }
     }
 
