@@ -438,7 +438,7 @@ mod tests {
     use std::fmt::Write as _;
     use std::format;
 
-    const GOOD: &str = include_str!("../../tests/data/ovf/everything.xml");
+    const GOOD: &str = include_str!("../../tests/data/identity/everything.xml");
 
     fn fault(document: &str) -> OvfFault {
         parse(document.as_bytes())
