@@ -193,10 +193,6 @@ impl Identity {
             }
         }
         let custom_data = disc.custom_data.or(metadata.user_data);
-        let preprovisioned = match disc.preprovisioned {
-            Preprovisioned::No => metadata.preprovisioned,
-            kind => kind,
-        };
         Ok(Self {
             host_name,
             admin,
@@ -207,7 +203,7 @@ impl Identity {
             custom_data,
             guest_agent: disc.guest_agent,
             guest_proxy_agent: disc.guest_proxy_agent,
-            preprovisioned,
+            preprovisioned: disc.preprovisioned.max(metadata.preprovisioned),
         })
     }
 

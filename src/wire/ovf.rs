@@ -122,20 +122,20 @@ pub enum Password {
     Given(Secret),
 }
 
-/// Whether the machine belongs to a pool and has no owner yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Whether the machine belongs to a pool and has no owner yet; of two answers the greater is true.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Preprovisioned {
     /// It has its owner.
     #[default]
     No,
-    /// It waits running.
-    Running,
-    /// It waits saved.
-    Savable,
-    /// Only its disk is prepared.
-    OsDisk,
     /// The platform uses a word that is newer than this program.
     Unknown,
+    /// It waits running.
+    Running,
+    /// Only its disk is prepared.
+    OsDisk,
+    /// It waits saved.
+    Savable,
 }
 
 impl Preprovisioned {
@@ -421,13 +421,13 @@ fn public_keys(linux: Node<'_, '_>) -> Outcome<Vec<ListedKey>> {
 }
 
 fn preprovisioned(platform: Node<'_, '_>) -> Outcome<Preprovisioned> {
-    use Preprovisioned::{OsDisk, Running, Savable};
     let running = flag(platform, "PreprovisionedVm")?.unwrap_or(false);
     let word = word(platform, "PreprovisionedVMType")?.unwrap_or_default();
-    Ok(match Preprovisioned::from_word(&word) {
-        kind @ (Savable | OsDisk) => kind,
-        _ if running => Running,
-        kind => kind,
+    let kind = Preprovisioned::from_word(&word);
+    Ok(if running {
+        kind.max(Preprovisioned::Running)
+    } else {
+        kind
     })
 }
 
