@@ -192,15 +192,14 @@ impl Identity {
                 keys = more;
             }
         }
-        let custom_data = disc.custom_data.or(metadata.user_data);
         Ok(Self {
             host_name,
             admin,
             keys,
             password: disc.password,
             password_authentication,
-            custom_data_missing: metadata.has_custom_data && custom_data.is_none(),
-            custom_data,
+            custom_data_missing: metadata.has_custom_data && disc.custom_data.is_none(),
+            custom_data: disc.custom_data.or(metadata.user_data),
             guest_agent: disc.guest_agent,
             guest_proxy_agent: disc.guest_proxy_agent,
             preprovisioned: disc.preprovisioned.max(metadata.preprovisioned),

@@ -9,10 +9,10 @@ use super::{Note, Outcome};
 const PATH: &str = "/var/lib/preroot/custom-data";
 
 pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
+    if draft.identity.custom_data_missing {
+        draft.note(Note::CustomDataMissing);
+    }
     let Some(data) = &draft.identity.custom_data else {
-        if draft.identity.custom_data_missing {
-            draft.note(Note::CustomDataMissing);
-        }
         return Ok(());
     };
     let Some(decoded) = data.decode() else {
