@@ -208,7 +208,7 @@ impl Identity {
 
     /// Tells whether somebody gets into the machine with what is given: a key or a password.
     pub fn has_credentials(&self) -> bool {
-        !self.keys.accepted.is_empty() || !matches!(self.password, Password::None)
+        !self.keys.accepted.is_empty() || matches!(self.password, Password::Given(_))
     }
 }
 
