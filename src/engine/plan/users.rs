@@ -326,8 +326,9 @@ fn shadow(
     let only_locked = old
         .and_then(|line| accounts::column(line, accounts::HASH))
         .is_some_and(|hash| matches!(hash, b"!" | b"!!"));
+    let has_keys = steps.has(Step::Keys) && !draft.identity.keys.accepted.is_empty();
     let changed = match hash {
-        None if only_locked && steps.has(Step::Keys) => Some((
+        None if only_locked && has_keys => Some((
             accounts::replace(&file, name, accounts::HASH, LOCKED.as_bytes()),
             "lock",
         )),
