@@ -1,17 +1,19 @@
 //! The platform at the other end of the cable, in a thread of the test.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
+use lab::expected::Expected;
 use lab::platform::http::Request;
 use lab::platform::plug::packet::{self, Interface};
-use lab::platform::scenario::Vm;
 use lab::platform::{Entry, Platform, Scenario, Verdict, pcap};
 
-use crate::machine;
+use crate::machine::{DOCUMENT, HOST_NAME, KEY};
 
 /// A platform that runs.
 pub(crate) struct Azure {
@@ -90,12 +92,15 @@ fn platform(scenario: &str) -> Platform {
         None => Scenario::parse(scenario).unwrap(),
     };
     // The metadata service says what the disc says, unless the scenario knows better.
-    let usual = Vm::default();
-    if scenario.vm.computer_name == usual.computer_name {
-        scenario.vm.computer_name = machine::HOST_NAME.into();
-    }
-    if scenario.vm.keys == usual.keys {
-        scenario.vm.keys = vec![machine::KEY.into()];
+    let disc = fs::read_to_string(DOCUMENT).ok();
+    let disc = disc.and_then(|text| Expected::parse(&text, Path::new(DOCUMENT)).ok());
+    if let Some(disc) = disc {
+        scenario.follow(Some(&disc));
+    } else {
+        let said = &mut scenario.vm.identity;
+        said.computer_name
+            .get_or_insert_with(|| HOST_NAME.to_owned());
+        said.keys.get_or_insert_with(|| vec![KEY.to_owned()]);
     }
     Platform::new(scenario)
 }

@@ -30,6 +30,9 @@ pub(crate) const USER: &str = "opsadmin";
 pub(crate) const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHNg4YfeMwOksvGyNjVn+RXD8njWLZ2FmW7XDaKXkHbO demo@laptop";
 
+/// What stands on the disc in the drive, for the platform.
+pub(crate) const DOCUMENT: &str = "/run/machine/ovf-env.xml";
+
 /// The machine.
 pub(crate) struct Machine {
     place: PathBuf,
@@ -87,7 +90,10 @@ impl Machine {
     }
 
     /// Puts a disc into the drive that has these words for a document.
+    ///
+    /// A platform that is started after this says the same of the machine, by its metadata service.
     pub(crate) fn insert_text(&self, document: &str) {
+        fs::write(DOCUMENT, document).unwrap();
         let image = Builder::new().file("ovf-env.xml", document);
         fs::write(self.disc(), image.build()).unwrap();
     }

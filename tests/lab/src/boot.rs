@@ -219,15 +219,18 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
     let lab = Lab::open()?;
     let traits = options.arch.traits();
     let work = Work::begin(&lab, options.keep)?;
-    let expected = expected(options)?;
-    let scenario = options
-        .scenario
-        .clone()
-        .map(|scenario| settled(scenario, expected.as_ref()));
-    let vm_id = scenario
-        .as_ref()
-        .map_or(VM_ID, |scenario| &scenario.vm.id)
-        .to_owned();
+    let document = document(options)?;
+    let mut expected = expected(options, document.as_deref())?;
+    let mut scenario = options.scenario.clone();
+    let mut vm_id = VM_ID.to_owned();
+    if let Some(scenario) = &mut scenario {
+        if scenario.vm.id == Scenario::default().vm.id {
+            scenario.vm.id.clone_from(&vm_id);
+        }
+        vm_id.clone_from(&scenario.vm.id);
+        scenario.follow(expected.as_ref());
+        expected = scenario.expected(expected.as_ref());
+    }
     let mut platform = match scenario {
         Some(scenario) => Some(platform(options, scenario)?),
         None => None,
@@ -251,7 +254,7 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
             (Some(preroot), initramfs)
         }
     };
-    let disc = disc(options, &work.path)?;
+    let disc = disc(options, document.as_deref(), &work.path)?;
     let root_disk = work.path.join("root.img");
     let root = root_disk_copy(&lab, options, preroot.as_deref(), &root_disk)?;
 
@@ -337,28 +340,6 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
     })
 }
 
-/// Lets the metadata service say what the document says, where the scenario has no word of its own.
-fn settled(mut scenario: Scenario, expected: Option<&Expected>) -> Scenario {
-    fn settle<T: PartialEq>(value: &mut T, unset: &T, ours: T) {
-        if value == unset {
-            *value = ours;
-        }
-    }
-    let unset = Scenario::default().vm;
-    let vm = &mut scenario.vm;
-    settle(&mut vm.id, &unset.id, VM_ID.to_owned());
-    if let Some(expected) = expected {
-        settle(
-            &mut vm.computer_name,
-            &unset.computer_name,
-            expected.host_name.clone(),
-        );
-        settle(&mut vm.user, &unset.user, expected.user.clone());
-        settle(&mut vm.keys, &unset.keys, expected.keys.clone());
-    }
-    scenario
-}
-
 /// Starts the platform for one VM.
 fn platform(options: &Options, scenario: Scenario) -> Result<Platform, Fault> {
     let mut platform = Platform::new(scenario);
@@ -370,16 +351,36 @@ fn platform(options: &Options, scenario: Scenario) -> Result<Platform, Fault> {
     Ok(platform)
 }
 
-/// Reads what the disc asks for, if that is known.
-fn expected(options: &Options) -> Result<Option<Expected>, Fault> {
+/// Gives the document for the disc that is made, if one is.
+fn document(options: &Options) -> Result<Option<String>, Fault> {
+    let told = options.scenario.as_ref().map(|scenario| &scenario.disc);
     match (&options.disc, &options.document) {
-        // A machine without a disc is a specialized one, whose identity is on its root already.
-        (Disc::Empty | Disc::Image(_), None) => Ok(None),
-        (_, Some(path)) => {
+        (Disc::Empty | Disc::Image(_), _) => Ok(None),
+        (Disc::Made, Some(path)) => fs::read_to_string(path)
+            .map(Some)
+            .map_err(Fault::file("read", path)),
+        (Disc::Made, None) if told.is_some_and(|disc| disc.absent) => Ok(None),
+        (Disc::Made, None) => {
+            let usual = Expected::parse(DOCUMENT, Path::new("ovf-env.xml"))?;
+            let told = told.and_then(|disc| disc.document(&usual));
+            Ok(Some(told.unwrap_or_else(|| DOCUMENT.to_owned())))
+        }
+    }
+}
+
+/// Reads what the disc asks for, if that is known.
+fn expected(options: &Options, document: Option<&str>) -> Result<Option<Expected>, Fault> {
+    match (document, &options.document) {
+        (Some(text), path) => {
+            let path = path.as_deref().unwrap_or(Path::new("ovf-env.xml"));
+            Expected::parse(text, path).map(Some)
+        }
+        (None, Some(path)) => {
             let text = fs::read_to_string(path).map_err(Fault::file("read", path))?;
             Expected::parse(&text, path).map(Some)
         }
-        (Disc::Made, None) => Expected::parse(DOCUMENT, Path::new("ovf-env.xml")).map(Some),
+        // A machine without a disc is a specialized one, whose identity is on its root already.
+        (None, None) => Ok(None),
     }
 }
 
@@ -407,24 +408,18 @@ fn kernel(lab: &Lab, options: &Options) -> Result<Kernel, Fault> {
 }
 
 /// Gives the medium, made around the document if none was brought.
-fn disc(options: &Options, work: &Path) -> Result<Option<PathBuf>, Fault> {
-    match &options.disc {
-        Disc::Empty => Ok(None),
-        Disc::Image(path) => {
-            fs::File::open(path).map_err(Fault::file("read", path))?;
-            Ok(Some(path.clone()))
-        }
-        Disc::Made => {
-            let document = match &options.document {
-                Some(path) => fs::read(path).map_err(Fault::file("read", path))?,
-                None => DOCUMENT.as_bytes().to_vec(),
-            };
-            let image = Builder::new().file("ovf-env.xml", document).build();
-            let path = work.join("disc.img");
-            fs::write(&path, image).map_err(Fault::file("write", &path))?;
-            Ok(Some(path))
-        }
+fn disc(options: &Options, document: Option<&str>, work: &Path) -> Result<Option<PathBuf>, Fault> {
+    if let Disc::Image(path) = &options.disc {
+        fs::File::open(path).map_err(Fault::file("read", path))?;
+        return Ok(Some(path.clone()));
     }
+    let Some(document) = document else {
+        return Ok(None);
+    };
+    let image = Builder::new().file("ovf-env.xml", document).build();
+    let path = work.join("disc.img");
+    fs::write(&path, image).map_err(Fault::file("write", &path))?;
+    Ok(Some(path))
 }
 
 /// Makes this run's own copy of the root disk and says by what name the kernel finds it.
@@ -476,16 +471,20 @@ mod tests {
     }
 
     #[test]
-    fn scenario_that_names_the_machine_has_the_last_word() {
-        let expected = Expected {
-            host_name: "on-disc".into(),
-            ..Expected::default()
+    fn disc_is_what_the_scenario_says_unless_one_was_brought() {
+        let document = |scenario: &str, disc| {
+            let options = Options {
+                scenario: Some(Scenario::parse(scenario).unwrap()),
+                disc,
+                ..Options::default()
+            };
+            document(&options).unwrap()
         };
-        let own = Scenario::parse("vm.computer_name = own").unwrap();
-        assert_eq!(settled(own, Some(&expected)).vm.computer_name, "own");
-        let unset = settled(Scenario::default(), Some(&expected)).vm;
-        assert_eq!(unset.computer_name, "on-disc");
-        assert_eq!(unset.id, VM_ID);
+        assert_eq!(document("", Disc::Made).as_deref(), Some(DOCUMENT));
+        assert_eq!(document("disc = no", Disc::Made), None);
+        let told = document("disc.user = alice", Disc::Made).unwrap();
+        assert!(told.contains("<UserName>alice</UserName>") && told.contains("vm-desk01"));
+        assert_eq!(document("disc.user = alice", Disc::Empty), None);
     }
 
     #[test]
@@ -495,7 +494,8 @@ mod tests {
                 disc,
                 ..Options::default()
             };
-            assert_eq!(expected(&options).unwrap(), None);
+            assert_eq!(document(&options).unwrap(), None);
+            assert_eq!(expected(&options, None).unwrap(), None);
         }
     }
 }

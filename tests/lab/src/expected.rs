@@ -19,6 +19,12 @@ pub struct Expected {
     pub user: String,
     /// The user's public keys, as they are written in a file.
     pub keys: Vec<String>,
+    /// Whether the user may log in with a password.
+    pub password_login: bool,
+    /// Whether there is custom data.
+    pub custom_data: bool,
+    /// The type of a VM that was started ahead of its customer.
+    pub pps: Option<String>,
 }
 
 impl Expected {
@@ -39,7 +45,15 @@ impl Expected {
             nodes.map(text).collect::<Vec<_>>()
         };
         let host_name = texts("HostName").pop();
+        let set = |name: &str| texts(name).pop().filter(|text| !text.is_empty());
+        let disabled = set("DisableSshPasswordAuthentication");
+        let pooled = set("PreprovisionedVm").filter(|text| text.eq_ignore_ascii_case("true"));
         Ok(Self {
+            password_login: disabled.map_or(set("UserPassword").is_some(), |text| {
+                !text.eq_ignore_ascii_case("true")
+            }),
+            custom_data: set("CustomData").is_some(),
+            pps: set("PreprovisionedVMType").or(pooled.map(|_| "Running".to_owned())),
             host_name: host_name.ok_or_else(|| wrong("no HostName in it".to_owned()))?,
             user: texts("UserName").pop().unwrap_or_default(),
             keys: texts("Value"),
@@ -75,6 +89,8 @@ mod tests {
         let expected = Expected::parse(OWN, Path::new("x")).unwrap();
         assert_eq!(expected.host_name, "vm-desk01");
         assert_eq!(expected.user, "deskadmin");
+        assert!(!expected.password_login && expected.custom_data);
+        assert_eq!(expected.pps, None);
         // As `ssh-keygen -lf` of OpenSSH 9.2 printed it for this key.
         assert_eq!(
             expected.fingerprints(),

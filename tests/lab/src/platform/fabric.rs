@@ -9,7 +9,7 @@ use super::dhcp::{Arrival, Departure, Network, Server};
 use super::frame::{self, BROADCAST, Ethernet, Ipv4, Mac, Udp};
 use super::http::{State, Verdict};
 use super::journal::{Entry, Way};
-use super::scenario::{IMDS, Scenario};
+use super::scenario::{IMDS, Port, Scenario};
 use super::tcp::Stack;
 use super::{arp, pcap};
 
@@ -446,9 +446,28 @@ impl Platform {
                 }
             }
             frame::TCP => {
-                let services = [self.state.scenario.dhcp.wireserver, IMDS];
+                let scenario = &self.state.scenario;
+                let services = [scenario.dhcp.wireserver, IMDS];
+                let port = if packet.destination == IMDS {
+                    scenario.tcp.imds
+                } else {
+                    scenario.tcp.wireserver
+                };
                 if !services.contains(&packet.destination) {
                     self.ignore(at, mac, format!("TCP to {}", packet.destination));
+                } else if network.primary && port == Port::Unreachable {
+                    self.ignore(
+                        at,
+                        mac,
+                        format!("TCP to {}, which is not there", packet.destination),
+                    );
+                    let reply = frame::host_unreachable(network.gateway, &packet);
+                    let gateway_mac = self.state.scenario.net.gateway_mac;
+                    self.send(
+                        at,
+                        mac,
+                        frame::ethernet(mac, gateway_mac, frame::IPV4, &reply),
+                    );
                 } else if network.primary {
                     self.nics[index].tcp.receive(&packet, &self.state);
                     self.run_tcp(at, index);

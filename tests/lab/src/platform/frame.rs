@@ -234,6 +234,17 @@ pub fn echo_reply(request: &Ipv4<'_>) -> Option<Vec<u8>> {
     Some(ipv4(request.destination, request.source, ICMP, &message))
 }
 
+/// Tells a packet's sender that there is no such host (RFC 792, RFC 1812 5.2.7.1).
+pub fn host_unreachable(router: Ipv4Addr, packet: &Ipv4<'_>) -> Vec<u8> {
+    let mut message = vec![3, 1, 0, 0, 0, 0, 0, 0];
+    // The IP header and the first eight bytes behind it: enough to find the socket.
+    let header = packet.packet.len() - packet.payload.len();
+    message.extend_from_slice(&packet.packet[..packet.packet.len().min(header + 8)]);
+    let check = !sum(&[&message]);
+    message[2..4].copy_from_slice(&check.to_be_bytes());
+    ipv4(router, packet.source, ICMP, &message)
+}
+
 /// Fills in the TCP or UDP checksum that a sending kernel left to hardware.
 ///
 /// A frame that is not plain IPv4 with TCP or UDP is left as it is.

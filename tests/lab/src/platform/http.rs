@@ -11,6 +11,10 @@ use super::frame::Mac;
 use super::scenario::{Play, Scenario, Script};
 use super::{imds, wireserver};
 
+/// What a proxy, or a portal in between, gives to everybody.
+const PAGE: &str =
+    "<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Welcome.</body></html>\n";
+
 /// A service, by the address and port it has on Azure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Door {
@@ -275,7 +279,10 @@ impl State {
             Some(status) => {
                 let mut response = Response::empty(status);
                 if status >= 400 {
-                    response = Response::document(status, "text/plain", "scenario");
+                    response = match endpoint {
+                        Endpoint::Imds | Endpoint::Reprovision => imds::failure(status),
+                        _ => Response::document(status, "text/plain", "scenario"),
+                    };
                 }
                 if let (429 | 503, Some(after)) = (status, self.scenario.retry_after) {
                     response = response.with("Retry-After", after.as_secs());
@@ -294,6 +301,9 @@ impl State {
                 .max(Duration::from_secs(1));
             self.throttled
                 .insert(endpoint, (request.at, request.at + pause));
+        }
+        if play.html || play.empty {
+            response.body = if play.html { PAGE.into() } else { Vec::new() };
         }
         if play.truncated {
             response.body.truncate(response.body.len() / 2);

@@ -1,11 +1,15 @@
 //! The instance metadata service: what the platform knows about the VM, as JSON.
 //!
 //! Fields appear with the api-version that introduced them, so that a client which falls back to an old version
-//! finds what it would find on Azure. Not here: tokens, attested data, scheduled events.
+//! finds what it would find on Azure. Not here: tokens, attested data, scheduled events, and what Azure Stack has
+//! in its place.
+
+mod document;
 
 use serde_json::{Value, json};
 
 use super::http::{Endpoint, Request, Response, State};
+use super::scenario::Play;
 
 /// The api-versions, oldest first (Microsoft's list, and 2021-08-01, which cloud-init uses).
 const VERSIONS: &[&str] = &[
@@ -45,9 +49,18 @@ const VERSIONS: &[&str] = &[
 
 const JSON: &str = "application/json; charset=utf-8";
 
+/// What stands behind each refusal, as on Azure.
+const MORE: &str = "For more information refer to aka.ms/azureimds";
+
 /// Answers at 169.254.169.254, port 80.
 pub(super) fn answer(state: &mut State, request: &Request) -> Response {
     let path = request.path().trim_end_matches('/');
+    if path == "/metadata/versions" {
+        return refuse_envelope(request).unwrap_or_else(|| {
+            let known = json!({ "apiVersions": versions(state) });
+            Response::document(200, JSON, known.to_string())
+        });
+    }
     if path == "/metadata/reprovisiondata" {
         state.play(Endpoint::Reprovision, request, |state, request, _| {
             refuse(state, request).unwrap_or_else(|| match &state.scenario.vm.reprovision {
@@ -56,8 +69,8 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Response {
             })
         })
     } else if path == "/metadata/instance" || path.starts_with("/metadata/instance/") {
-        state.play(Endpoint::Imds, request, |state, request, _| {
-            refuse(state, request).unwrap_or_else(|| instance(state, request))
+        state.play(Endpoint::Imds, request, |state, request, play| {
+            refuse(state, request).unwrap_or_else(|| instance(state, request, play))
         })
     } else {
         error(404, "Not found")
@@ -70,6 +83,22 @@ fn error(status: u16, why: &str) -> Response {
     response
 }
 
+/// The answer of a service in trouble: what a scenario has it say.
+pub(super) fn failure(status: u16) -> Response {
+    let why = match status {
+        400 => "Bad request. api-version is invalid",
+        403 => "Forbidden",
+        404 => "Not found",
+        405 => "Method not allowed",
+        410 => "Gone. The requested resource has moved; try again within 70 seconds",
+        429 => "Too many requests",
+        500 => "Internal server error. Retry after some time",
+        503 => "Service unavailable. Retry after some time",
+        _ => "Unexpected error",
+    };
+    Response::document(status, JSON, json!({ "error": why }).to_string())
+}
+
 /// The api-versions that this platform knows.
 fn versions(state: &State) -> &'static [&'static str] {
     let newest = state.scenario.imds_newest.as_deref().unwrap_or("9999");
@@ -80,24 +109,30 @@ fn versions(state: &State) -> &'static [&'static str] {
     &VERSIONS[..count]
 }
 
-fn refuse(state: &State, request: &Request) -> Option<Response> {
+/// Refuses what no metadata service answers, whatever is asked for.
+fn refuse_envelope(request: &Request) -> Option<Response> {
     if request.method != "GET" {
-        return Some(error(405, "Method not allowed"));
+        return Some(error(405, "Method not allowed").with("Allow", "GET"));
     }
+    // Whoever can make a proxy forward a request must not get at it.
     if request.header("x-forwarded-for").is_some() {
         return Some(error(
             400,
             "Bad request. Forwarded requests are not allowed",
         ));
     }
-    if !request
-        .header("metadata")
-        .is_some_and(|value| value.eq_ignore_ascii_case("true"))
-    {
-        return Some(error(
+    match request.header("metadata") {
+        Some(value) if value.eq_ignore_ascii_case("true") => None,
+        _ => Some(error(
             400,
             "Bad request. Required metadata header not specified",
-        ));
+        )),
+    }
+}
+
+fn refuse(state: &State, request: &Request) -> Option<Response> {
+    if let Some(refusal) = refuse_envelope(request) {
+        return Some(refusal);
     }
     let versions = versions(state);
     let version = request.parameter("api-version");
@@ -106,11 +141,11 @@ fn refuse(state: &State, request: &Request) -> Option<Response> {
     }
     let newest: Vec<_> = versions.iter().rev().take(3).collect();
     let why = match version {
-        None => "Bad request. api-version was not specified in the request",
-        Some(_) => "Bad request. api-version is invalid",
+        None => "Bad request. api-version was not specified in the request.",
+        Some(_) => "Bad request. api-version is invalid.",
     };
-    let body = json!({ "error": why, "newest-versions": newest }).to_string();
-    let mut response = Response::document(400, JSON, body);
+    let body = json!({ "error": format!("{why} {MORE}"), "newest-versions": newest });
+    let mut response = Response::document(400, JSON, body.to_string());
     // Asking for a version that this region does not have yet is no mistake.
     if !version.is_some_and(|version| VERSIONS.contains(&version)) {
         response.complaints.push(format!("imds: 400: {why}"));
@@ -118,10 +153,13 @@ fn refuse(state: &State, request: &Request) -> Option<Response> {
     Some(response)
 }
 
-fn instance(state: &State, request: &Request) -> Response {
+fn instance(state: &State, request: &Request, play: &Play) -> Response {
     let version = request.parameter("api-version").unwrap_or_default();
     let extended = request.parameter("extended") == Some("true");
-    let document = document(state, version, extended);
+    let mut document = document::document(state, version, extended, play.noise);
+    if play.booleans {
+        document::say_truth_plainly(&mut document);
+    }
     let mut node = &document;
     for segment in request
         .path()
@@ -146,7 +184,13 @@ fn instance(state: &State, request: &Request) -> Response {
     };
     match (node, text) {
         (Value::Object(_) | Value::Array(_), false) => {
-            Response::document(200, JSON, node.to_string())
+            let text = node.to_string();
+            let text = if play.escaped {
+                document::escaped(&text)
+            } else {
+                text
+            };
+            Response::document(200, JSON, text)
         }
         (Value::Object(map), true) => {
             let lines: Vec<String> = map
@@ -163,101 +207,13 @@ fn instance(state: &State, request: &Request) -> Response {
             Response::document(200, "text/plain; charset=utf-8", lines.join("\n"))
         }
         // Microsoft: a leaf has no JSON form, ask for text.
-        (_, false) => error(400, "Bad request. The requested value has no JSON form"),
+        (_, false) => error(
+            400,
+            "Bad request. Requested content is a leaf, which has no JSON form; ask for format=text",
+        ),
         (Value::String(leaf), true) => {
             Response::document(200, "text/plain; charset=utf-8", leaf.clone())
         }
         (leaf, true) => Response::document(200, "text/plain; charset=utf-8", leaf.to_string()),
     }
-}
-
-/// The document as an api-version shows it.
-fn document(state: &State, version: &str, extended: bool) -> Value {
-    let vm = &state.scenario.vm;
-    let mut compute = json!({
-        "location": vm.location,
-        "name": vm.name,
-        "offer": "",
-        "osType": "Linux",
-        "platformFaultDomain": "0",
-        "platformUpdateDomain": "0",
-        "publisher": "",
-        "sku": "",
-        "version": "",
-        "vmSize": vm.size,
-    });
-    let home = format!("/home/{}/.ssh/authorized_keys", vm.user);
-    let keys: Vec<Value> = vm
-        .keys
-        .iter()
-        .map(|key| json!({ "keyData": key, "path": home }))
-        .collect();
-    let mut profile = json!({ "adminUsername": vm.user, "computerName": vm.computer_name });
-    if version >= "2020-10-01" {
-        // A string, not a boolean.
-        profile["disablePasswordAuthentication"] = json!((!vm.password_login).to_string());
-    }
-    let since: [(&str, &str, Value); 9] = [
-        ("2017-04-02", "vmId", json!(vm.id)),
-        ("2018-04-02", "publicKeys", json!(keys)),
-        ("2018-10-01", "azEnvironment", json!("AzurePublicCloud")),
-        ("2019-02-01", "customData", json!("")),
-        (
-            "2020-06-01",
-            "securityProfile",
-            json!({ "secureBootEnabled": "true", "virtualTpmEnabled": "true" }),
-        ),
-        ("2020-07-15", "osProfile", profile),
-        ("2021-01-01", "userData", json!(vm.user_data)),
-        (
-            "2021-03-01",
-            "extendedLocation",
-            json!({ "type": "", "name": "" }),
-        ),
-        ("2021-11-01", "isHostCompatibilityLayerVm", json!("false")),
-    ];
-    for (first, name, value) in since {
-        if version >= first {
-            compute[name] = value;
-        }
-    }
-    // A specialized image has no profile.
-    if vm.user.is_empty()
-        && vm.computer_name.is_empty()
-        && let Some(map) = compute.as_object_mut()
-    {
-        map.remove("osProfile");
-    }
-    let mut document = json!({ "compute": compute });
-    if extended && version >= "2021-01-01" {
-        document["extended"] =
-            json!({ "compute": { "hasCustomData": vm.custom_data, "ppsType": vm.pps } });
-    }
-    document["network"] = json!({ "interface": interfaces(state) });
-    document
-}
-
-fn interfaces(state: &State) -> Vec<Value> {
-    let net = &state.scenario.net;
-    let mask = u32::from(net.mask);
-    // The order is not the order of the cards, and clients that think so shall notice.
-    state
-        .nics
-        .iter()
-        .rev()
-        .map(|(mac, address)| {
-            let primary = *address == net.address;
-            let mask = if primary { mask } else { 0xffff_ff00 };
-            let subnet = std::net::Ipv4Addr::from(u32::from(*address) & mask);
-            let mac: String = mac.map(|byte| format!("{byte:02X}")).concat();
-            json!({
-                "ipv4": {
-                    "ipAddress": [{ "privateIpAddress": address.to_string(), "publicIpAddress": "" }],
-                    "subnet": [{ "address": subnet.to_string(), "prefix": mask.count_ones().to_string() }],
-                },
-                "ipv6": { "ipAddress": [] },
-                "macAddress": mac,
-            })
-        })
-        .collect()
 }

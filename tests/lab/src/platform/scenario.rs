@@ -27,20 +27,32 @@
 //! | `dhcp.hostname`, `dhcp.mtu`, `dhcp.search`, `dhcp.routes249` | options 12, 26, 119 and, `yes`, 249 like 121 |
 //! | `dhcp.split`, `dhcp.overload` | options in pieces (RFC 3396); options in `file` and `sname` (option 52) |
 //! | `dhcp.rival`, `dhcp.rival.address`, `dhcp.rival.first` | another server in the network, the address it gives, whether it is faster |
-//! | `tcp.wireserver`, `tcp.imds`, `tcp.hostplugin` | `open`, `silent` (SYN unanswered), `refused`, `reset` (at the first byte) |
+//! | `tcp.wireserver`, `tcp.imds`, `tcp.hostplugin` | `open`, `silent` (SYN unanswered), `refused`, `reset` (at the first byte), `unreachable` (the router says that there is no such host) |
 //! | `versions.answers`, `goalstate.answers`, `health.answers`, `jsonhealth.answers`, `properties.answers`, `documents.answers`, `imds.answers`, `reprovision.answers`, `hostplugin.answers` | how the first, second, ... request there is answered, see below |
 //! | `http.retry_after` | seconds in `Retry-After` of each 429 and 503 |
 //! | `machine.container`, `machine.instance`, `machine.incarnation` | what the goal state says |
 //! | `machine.moves_after` | the incarnation moves on after N goal states, so that the next report is stale |
-//! | `vm.id`, `vm.name`, `vm.computer_name`, `vm.user`, `vm.location`, `vm.size`, `vm.user_data`, `vm.key` +, `vm.password_login`, `vm.custom_data`, `vm.pps` | what IMDS says |
+//! | `vm.id`, `vm.name`, `vm.location`, `vm.size` | what IMDS says of the resource |
+//! | `vm.computer_name`, `vm.user`, `vm.key` +, `vm.password_login`, `vm.custom_data`, `vm.pps` | what IMDS says of the identity, see below; empty: no name, no user, no key, no `ppsType` |
+//! | `vm.user_data`, `vm.user_data_size` | user data as IMDS has it, in base64; or so many bytes of it, made up |
 //! | `imds.newest` | api-versions after this one are refused with 400 |
+//! | `disc` | `no`: the drive is empty |
+//! | `disc.host_name`, `disc.user`, `disc.key` +, `disc.password`, `disc.password_login`, `disc.custom_data`, `disc.agent`, `disc.pps` | what the disc says where it differs from the usual one; `disc.custom_data` is plain text, `disc.agent` is `ProvisionGuestAgent` |
+//!
+//! Disc and IMDS say the same of the identity where only one of them is told what to say. Without a disc IMDS says
+//! nothing that it was not told to, as for a specialized image. In `vm.key`, `vm.user_data`, `disc.key` and
+//! `disc.custom_data` the words `\r`, `\n` and `\\` stand for their letter. Where no disc is made (unit tests, plugs
+//! of other programs), IMDS has an identity of its own: user `opsadmin` of host `demo01`.
 //!
 //! An answers list is `ANSWER, ANSWER, ...`; the last one stays; `ANSWER*5` is five of them. An answer is words
 //! joined by `+`: `ok` (or 200, 201, 202) for the honest answer, any other status number, `delay:TIME` before the
 //! first byte, `drip:TIME` between bytes, `chunked`, `bom`, `unsized` (no Content-Length, then close), `close`,
 //! `cut` (closed in the middle), `reset`, `hangup` (closed without an answer), `never`, `garbage` (not HTTP),
-//! `noroles`, `nocerts`, `noise` (goal state of more than 8 KiB), `truncated` (a whole answer with half a document).
+//! `noroles`, `nocerts`, `noise` (goal state of more than 8 KiB, metadata of more than 16 KiB), `truncated` (a whole
+//! answer with half a document), `html` (200 with a page for people), `empty` (200 with nothing); of metadata also
+//! `escaped` (every letter of a value as `\uXXXX`) and `booleans` (`true`, not `"true"`).
 
+mod identity;
 mod named;
 mod play;
 mod text;
@@ -48,6 +60,7 @@ mod text;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+pub use identity::{Disc, Identity};
 pub use play::{Play, Script};
 pub use text::ScenarioError;
 
@@ -74,6 +87,8 @@ pub struct Scenario {
     pub machine: Machine,
     /// The metadata service's idea of the VM.
     pub vm: Vm,
+    /// What is in the drive, for whoever makes the disc.
+    pub disc: Disc,
     /// The newest api-version that the metadata service knows, when it is an old one.
     pub imds_newest: Option<String>,
 }
@@ -270,6 +285,8 @@ pub enum Port {
     Refused,
     /// They are accepted and reset when the first request arrives.
     Reset,
+    /// SYN is answered by the router: ICMP says that there is no such host.
+    Unreachable,
 }
 
 /// What happens to connections, by service.
@@ -338,24 +355,14 @@ pub struct Vm {
     pub id: String,
     /// The resource's name, which is not the host name.
     pub name: String,
-    /// The host name.
-    pub computer_name: String,
-    /// The user to create; empty for a specialized image.
-    pub user: String,
-    /// Whether the user may log in with a password.
-    pub password_login: bool,
     /// The region.
     pub location: String,
     /// The size.
     pub size: String,
-    /// The user's public keys.
-    pub keys: Vec<String>,
+    /// Who the VM is to be.
+    pub identity: Identity,
     /// User data in base64.
     pub user_data: String,
-    /// Whether the platform says that custom data exists (on the disc).
-    pub custom_data: bool,
-    /// The pre-provisioning type; `None` for all that customers create.
-    pub pps: String,
     /// What `/metadata/reprovisiondata` gives.
     pub reprovision: Option<String>,
 }
@@ -365,18 +372,10 @@ impl Default for Vm {
         Self {
             id: "91267c52-9f02-4cfe-b1f4-a4da7ebac2cf".into(),
             name: "vm-demo01".into(),
-            computer_name: "demo01".into(),
-            user: "opsadmin".into(),
-            password_login: false,
             location: "westeurope".into(),
             size: "Standard_D2s_v5".into(),
-            keys: vec![
-                "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f demo@laptop\n"
-                    .into(),
-            ],
+            identity: Identity::default(),
             user_data: String::new(),
-            custom_data: false,
-            pps: "None".into(),
             reprovision: None,
         }
     }

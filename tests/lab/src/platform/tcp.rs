@@ -152,7 +152,8 @@ impl Stack {
                 Door::HostPlugin => tcp.hostplugin,
                 Door::Imds => tcp.imds,
             };
-            if port == Port::Silent {
+            // Where the router says that nobody is there, nobody is.
+            if matches!(port, Port::Silent | Port::Unreachable) {
                 return;
             }
             if header[13] & (SYN | ACK) == SYN && port != Port::Refused {

@@ -2,5 +2,6 @@
 
 mod agent;
 mod guest;
+mod imds;
 mod scenarios;
 mod strictness;

@@ -66,8 +66,81 @@ const NAMED: &[(&str, &str)] = &[
         "goalstate.answers = 404\nhealth.answers = 404",
     ),
     ("imds-absent", "tcp.imds = silent"),
+    ("imds-refuses", "tcp.imds = refused"),
+    ("imds-resets", "tcp.imds = reset"),
+    ("imds-never-answers", "imds.answers = never"),
+    (
+        "azure-stack",
+        "dhcp.routes = 0.0.0.0/0 via 10.0.0.1, 168.63.129.16/32 via 10.0.0.1\ntcp.imds = silent",
+    ),
+    (
+        "azure-stack-unreachable",
+        "dhcp.routes = 0.0.0.0/0 via 10.0.0.1, 168.63.129.16/32 via 10.0.0.1\ntcp.imds = unreachable",
+    ),
     ("imds-400-then-old-version", "imds.newest = 2019-06-01"),
+    ("imds-400-always", "imds.answers = 400"),
+    ("imds-404-then-200", "imds.answers = 404*3, ok"),
+    ("imds-410-then-200", "imds.answers = 410*3, ok"),
+    ("imds-429-then-200", "imds.answers = 429*3, ok"),
+    (
+        "imds-429-retry-after",
+        "http.retry_after = 2s\nimds.answers = 429*2, ok",
+    ),
+    ("imds-500-then-200", "imds.answers = 500*3, ok"),
+    ("imds-503-then-200", "imds.answers = 503*3, ok"),
+    ("imds-500-always", "imds.answers = 500"),
     ("imds-truncated-once", "imds.answers = truncated, ok"),
+    (
+        "imds-broken-json",
+        "imds.answers = truncated, html, empty, cut, garbage, ok",
+    ),
+    ("imds-truncated-always", "imds.answers = truncated"),
+    ("imds-chunked", "imds.answers = chunked"),
+    ("imds-bom", "imds.answers = bom+chunked"),
+    ("imds-slow", "imds.answers = delay:3s"),
+    ("imds-escaped", "imds.answers = escaped"),
+    ("imds-booleans", "imds.answers = booleans"),
+    ("imds-large", "imds.answers = noise"),
+    ("imds-user-data-64k", "vm.user_data_size = 65536"),
+    (
+        "imds-key-folded",
+        "vm.key = ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQClr2v2MkQQgz/PYvuryeiPEK9axT0nZEwp\\r\\n\
+         LAGU4DFbVRQ8B4JrX/WjkxxZ4hTF0OpbrYUgi+PuAmVXEMD6+GjTi4I8MgnN1o5Y\\r\\n\
+         ay0iaH3oOCdEmjZSPavQoADYUqP3E1cdZ56MqvuyiXYXMCbSRActfpqFyapArsGq\\r\\n\
+         PHEFXSTOHc9UrKiAd9zK/i+5uH+Iy7bjojLjlXmMKG2G7lqbBz3es9aM7CByTED+\\r\\n\
+         rqjJdauwKIA8NgbSrkh7xcjh9anUNofEnijU4eKLJGML19MGTV62KhowLl6Fvx0p\\r\\n\
+         +BYkPlkuzr3N4b0NSKs6a+QxZZA4ANwYYzCPDvDuZP82mFGU+47LDfqs8iS3Yr97\\r\\n\
+         FFJ63mYwVnXfNkrpICGVojA2YslQFxj7v/RdEOVQu+xjCKWRi7WQhyaurLVuzubf\\r\\n\
+         dJLUyWfMFIcYx6LRmlD/b8bWoBEEzG6AVYCwSWhrgMsKuavivf3DNrRBd8pnhdsM\\r\\n\
+         1Xfrutlvfu8gvF6KCrnbgcyKeCCbkSs= ops@laptop\\r\\n",
+    ),
+    (
+        "imds-key-x509",
+        "vm.key = -----BEGIN CERTIFICATE-----\\r\\nMIIBszCCAVmgAwIBAgIUQ2x1ZQ==\\r\\n-----END CERTIFICATE-----\\r\\n",
+    ),
+    ("imds-no-key", "vm.key ="),
+    (
+        "imds-disagrees",
+        "vm.computer_name = vm-imds01\nvm.user = imdsadmin",
+    ),
+    (
+        "imds-only",
+        "disc = no\nvm.computer_name = vm-imds01\nvm.user = imdsadmin\n\
+         vm.key = ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f imds@laptop",
+    ),
+    (
+        "specialized",
+        "disc = no\nvm.computer_name =\nvm.user =\nvm.key =",
+    ),
+    (
+        "specialized-with-name",
+        "disc = no\nvm.user =\nvm.key =\nvm.computer_name = vm-imds01",
+    ),
+    ("custom-data-missing", "vm.custom_data = yes"),
+    ("pps-type-absent", "vm.pps ="),
+    ("pool-vm-savable", "vm.pps = Savable"),
+    ("pool-vm-os-disk", "vm.pps = PreprovisionedOSDisk"),
+    ("pool-vm-by-disc", "disc.pps = Running\nvm.pps = None"),
     ("address-conflict", "net.conflict = yes"),
     ("pool-vm", "vm.pps = Running"),
 ];

@@ -39,10 +39,18 @@ pub struct Play {
     pub no_roles: bool,
     /// Leaves the certificates out of the goal state.
     pub no_certificates: bool,
-    /// Adds much that nobody needs to the goal state.
+    /// Adds much that nobody needs to the goal state, or to the metadata.
     pub noise: bool,
     /// Sends the first half of the document as if it were the whole.
     pub truncated: bool,
+    /// Sends a page for people in place of the document.
+    pub html: bool,
+    /// Sends an empty document.
+    pub empty: bool,
+    /// Writes the letters of JSON strings by number.
+    pub escaped: bool,
+    /// Writes truth as JSON does, not as a string.
+    pub booleans: bool,
 }
 
 impl Play {
@@ -65,6 +73,10 @@ impl Play {
                 "nocerts" => play.no_certificates = true,
                 "noise" => play.noise = true,
                 "truncated" => play.truncated = true,
+                "html" => play.html = true,
+                "empty" => play.empty = true,
+                "escaped" => play.escaped = true,
+                "booleans" => play.booleans = true,
                 _ => match word.split_once(':') {
                     Some(("delay", value)) => play.delay = time(value)?,
                     Some(("drip", value)) => play.drip = Some(time(value)?),

@@ -5,8 +5,13 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use base64ct::{Base64, Encoding as _};
+
 use super::{Answers, INFINITE, Pick, Picks, Port, Route, Scenario, Script};
 use crate::platform::frame::Mac;
+
+/// Twice what Azure takes.
+const MAX_USER_DATA: usize = 128 * 1024;
 
 /// Why a text is no scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,8 +96,10 @@ fn set(scenario: &mut Scenario, key: &str, value: &str) -> Result<(), String> {
         tcp,
         machine,
         vm,
+        disc,
         ..
     } = scenario;
+    let identity = &mut vm.identity;
     match key {
         "name" => scenario.name = value.into(),
         "link.latency" => link.latency = time(value)?,
@@ -145,21 +152,25 @@ fn set(scenario: &mut Scenario, key: &str, value: &str) -> Result<(), String> {
         "machine.moves_after" => machine.moves_after = Some(number(value)?),
         "vm.id" => vm.id = value.into(),
         "vm.name" => vm.name = value.into(),
-        "vm.computer_name" => vm.computer_name = value.into(),
-        "vm.user" => vm.user = value.into(),
-        "vm.password_login" => vm.password_login = switch(value)?,
+        "vm.computer_name" => identity.computer_name = Some(value.into()),
+        "vm.user" => identity.user = Some(value.into()),
+        "vm.password_login" => identity.password_login = Some(switch(value)?),
         "vm.location" => vm.location = value.into(),
         "vm.size" => vm.size = value.into(),
-        "vm.key" => {
-            // The first key of a text replaces the default one.
-            if vm.keys == super::Vm::default().keys {
-                vm.keys.clear();
-            }
-            vm.keys.push(value.into());
-        }
-        "vm.user_data" => vm.user_data = value.into(),
-        "vm.custom_data" => vm.custom_data = switch(value)?,
-        "vm.pps" => vm.pps = value.into(),
+        "vm.key" => key_of(&mut identity.keys, value)?,
+        "vm.user_data" => vm.user_data = unescaped(value)?,
+        "vm.user_data_size" => vm.user_data = made_up(number(value)?)?,
+        "vm.custom_data" => identity.custom_data = Some(switch(value)?),
+        "vm.pps" => identity.pps = Some(value.into()),
+        "disc" => disc.absent = !switch(value)?,
+        "disc.host_name" => disc.host_name = Some(value.into()),
+        "disc.user" => disc.user = Some(value.into()),
+        "disc.key" => key_of(&mut disc.keys, value)?,
+        "disc.password" => disc.password = Some(value.into()),
+        "disc.password_login" => disc.password_login = Some(switch(value)?),
+        "disc.custom_data" => disc.custom_data = Some(unescaped(value)?),
+        "disc.agent" => disc.agent = Some(switch(value)?),
+        "disc.pps" => disc.pps = Some(value.into()),
         "imds.newest" => scenario.imds_newest = Some(value.into()),
         _ => return Err("there is no such key".into()),
     }
@@ -242,8 +253,9 @@ fn port(value: &str) -> Result<Port, String> {
         "silent" => Ok(Port::Silent),
         "refused" => Ok(Port::Refused),
         "reset" => Ok(Port::Reset),
+        "unreachable" => Ok(Port::Unreachable),
         _ => Err(format!(
-            "\"{value}\" is none of open, silent, refused, reset"
+            "\"{value}\" is none of open, silent, refused, reset, unreachable"
         )),
     }
 }
@@ -309,6 +321,43 @@ fn hexadecimal(value: &str) -> Result<Vec<u8>, String> {
         .collect()
 }
 
+/// Adds a key; an empty one says that there is none.
+fn key_of(keys: &mut Option<Vec<String>>, value: &str) -> Result<(), String> {
+    let keys = keys.get_or_insert_default();
+    if !value.is_empty() {
+        keys.push(unescaped(value)?);
+    }
+    Ok(())
+}
+
+/// Reads letters that a line cannot hold.
+fn unescaped(value: &str) -> Result<String, String> {
+    let mut out = String::with_capacity(value.len());
+    let mut letters = value.chars();
+    while let Some(letter) = letters.next() {
+        out.push(match letter {
+            '\\' => match letters.next() {
+                Some('r') => '\r',
+                Some('n') => '\n',
+                Some('\\') => '\\',
+                _ => return Err("behind \\ stands r, n or another \\".into()),
+            },
+            other => other,
+        });
+    }
+    Ok(out)
+}
+
+/// Makes up user data of this size, in base64; what it says is the same each time.
+fn made_up(size: usize) -> Result<String, String> {
+    if size > MAX_USER_DATA {
+        return Err(format!("more than {MAX_USER_DATA}"));
+    }
+    let line = b"# user data that somebody made up\n";
+    let bytes: Vec<u8> = line.iter().copied().cycle().take(size).collect();
+    Ok(Base64::encode_string(&bytes))
+}
+
 /// Writes names the way DNS does (RFC 3397), without compression.
 fn search_list(value: &str) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
@@ -366,8 +415,26 @@ mod tests {
             b"\x01a\x07example\0\x02bc\x07example\0"
         );
         assert_eq!(scenario.dhcp.without, [245, 121, 15]);
-        assert_eq!(scenario.vm.keys, ["ssh-rsa AAA#BBB me"]);
+        let keys = vec!["ssh-rsa AAA#BBB me".to_owned()];
+        assert_eq!(scenario.vm.identity.keys, Some(keys));
         assert_eq!(scenario.answers.health.play(0).status, Some(410));
+    }
+
+    #[test]
+    fn values_may_hold_ends_of_lines_and_lists_may_be_emptied() {
+        let text = "vm.key = ssh-rsa AA\\r\\nBB me\\n\nvm.user_data_size = 4\ndisc = no\n";
+        let scenario = Scenario::parse(text).unwrap();
+        let keys = vec!["ssh-rsa AA\r\nBB me\n".to_owned()];
+        assert_eq!(scenario.vm.identity.keys, Some(keys));
+        // RFC 4648 of the four bytes "# us".
+        assert_eq!(scenario.vm.user_data, "IyB1cw==");
+        assert!(scenario.disc.absent);
+        let none = Scenario::parse("vm.key =\ndisc.key =\nvm.pps =").unwrap();
+        assert_eq!(none.vm.identity.keys, Some(Vec::new()));
+        assert_eq!(none.vm.identity.pps.as_deref(), Some(""));
+        assert_eq!(none.disc.keys, Some(Vec::new()));
+        assert!(Scenario::parse("vm.key = a\\tb").is_err());
+        assert!(Scenario::parse("vm.user_data_size = 1000000").is_err());
     }
 
     #[test]
