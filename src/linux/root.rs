@@ -818,7 +818,7 @@ mod tests {
         let scratch = Scratch::new();
         copy_tree(&data.join("roots/debian"), &scratch.inside(""));
         host::create_dir_all(scratch.inside("etc/sudoers.d")).unwrap();
-        let document = host::read(data.join("ovf/keys-only.xml")).unwrap();
+        let document = host::read(data.join("identity/keys-only.xml")).unwrap();
         let disc = ovf::parse(&document).ok().unwrap();
         (scratch, Identity::new(Some(disc), None).ok().unwrap())
     }
