@@ -24,10 +24,14 @@ use crate::linux::uevent::Uevents;
 use crate::linux::{clock, files, mount, poll};
 use crate::wire::cmdline::CommandLine;
 use crate::wire::disc::{Disc, DiscFault, Kind};
+use crate::wire::ovf::CUSTOM_DATA_MAX;
 
 /// The provisioning document's place on the disc.
 const DOCUMENT: &str = "ovf-env.xml";
 const DOCUMENT_PATH: &str = "/ovf-env.xml";
+/// Where some discs have the custom data, decoded.
+const CUSTOM_DATA: &str = "CustomData.bin";
+const CUSTOM_DATA_PATH: &str = "/CustomData.bin";
 /// A provisioning document with the largest custom data has 90 KiB.
 const MAX_DOCUMENT: usize = 1 << 20;
 /// How long a drive may take to appear: an asynchronous probe of a loaded host.
@@ -48,8 +52,8 @@ pub(super) enum News {
     Found {
         /// Which device, in which format.
         source: String,
-        /// The document.
-        document: Vec<u8>,
+        /// What it says.
+        content: Content,
     },
     /// There is no provisioning disc.
     Absent(Reason),
@@ -59,11 +63,20 @@ pub(super) enum News {
     Ejected,
 }
 
+/// What is on a provisioning disc.
+#[derive(Default)]
+pub(super) struct Content {
+    /// The document.
+    pub(super) document: Vec<u8>,
+    /// Custom data that the document lacks; empty if there is none.
+    pub(super) custom_data: Vec<u8>,
+}
+
 /// The reader, seen from the process that started it.
 pub(super) struct Reader {
     channel: Channel,
     source: String,
-    document: Vec<u8>,
+    content: Content,
     until: Duration,
     over: bool,
 }
@@ -81,7 +94,7 @@ impl Reader {
             Fork::Parent(_) => Ok(Reader {
                 channel: ours,
                 source: String::new(),
-                document: Vec::new(),
+                content: Content::default(),
                 until: clock::monotonic().saturating_add(SEARCH),
                 over: false,
             }),
@@ -104,13 +117,16 @@ impl Reader {
             let text = core::str::from_utf8(content).unwrap_or("");
             match kind {
                 b'S' => self.source = String::from(text),
-                b'D' if self.document.len().saturating_add(content.len()) <= MAX_DOCUMENT => {
-                    self.document.extend_from_slice(content);
+                b'D' if self.content.document.len() < MAX_DOCUMENT => {
+                    self.content.document.extend_from_slice(content);
+                }
+                b'C' if self.content.custom_data.len() < CUSTOM_DATA_MAX => {
+                    self.content.custom_data.extend_from_slice(content);
                 }
                 b'E' => {
                     return Some(News::Found {
                         source: self.source.clone(),
-                        document: core::mem::take(&mut self.document),
+                        content: core::mem::take(&mut self.content),
                     });
                 }
                 b'A' => return Some(News::Absent(reason(format_args!("{text}")))),
@@ -157,12 +173,14 @@ fn work(channel: &Channel, options: &Options) {
     let drive = match found {
         Search::Found {
             source,
-            document,
+            content,
             drive,
         } => {
             send_text(channel, b'S', &source);
-            for chunk in document.chunks(MAX_MESSAGE - 1) {
-                send(channel, b'D', chunk);
+            for (kind, content) in [(b'D', &content.document), (b'C', &content.custom_data)] {
+                for chunk in content.chunks(MAX_MESSAGE - 1) {
+                    send(channel, kind, chunk);
+                }
             }
             channel.send(b"E");
             drive
@@ -213,7 +231,7 @@ fn send_text(channel: &Channel, kind: u8, text: &str) {
 enum Search {
     Found {
         source: String,
-        document: Vec<u8>,
+        content: Content,
         drive: Option<Drive>,
     },
     Absent(Reason),
@@ -225,9 +243,9 @@ enum Search {
 fn search(channel: &Channel, options: &Options) -> Search {
     if let Some(media) = &options.media {
         return match read(media, options.disc_reader) {
-            Ok(Some((kind, document))) => Search::Found {
+            Ok(Some((kind, content))) => Search::Found {
                 source: reason(format_args!("{media} ({kind})")),
-                document,
+                content,
                 drive: None,
             },
             Ok(None) => Search::Absent(reason(format_args!("{media} holds no {DOCUMENT}"))),
@@ -257,10 +275,10 @@ fn search(channel: &Channel, options: &Options) -> Search {
                 Ok(DriveStatus::NotReady) | Err(_) => {}
                 Ok(DriveStatus::DiscOk | DriveStatus::NoInfo) => {
                     match read(drive.path(), options.disc_reader) {
-                        Ok(Some((kind, document))) => {
+                        Ok(Some((kind, content))) => {
                             return Search::Found {
                                 source: reason(format_args!("{} ({kind})", drive.name())),
-                                document,
+                                content,
                                 drive: Some(drive),
                             };
                         }
@@ -356,7 +374,7 @@ impl fmt::Display for Way {
 }
 
 /// Reads the document from a device; `None` if the disc is not a provisioning disc.
-fn read(device: &str, reader: DiscReader) -> Result<Option<(Way, Vec<u8>)>, ReadFault> {
+fn read(device: &str, reader: DiscReader) -> Result<Option<(Way, Content)>, ReadFault> {
     let own = match reader {
         DiscReader::Kernel => None,
         DiscReader::Auto | DiscReader::Own => {
@@ -374,7 +392,7 @@ fn read(device: &str, reader: DiscReader) -> Result<Option<(Way, Vec<u8>)>, Read
     }
 }
 
-fn read_own(media: impl Read + Seek) -> Result<Option<(Way, Vec<u8>)>, ReadFault> {
+fn read_own(media: impl Read + Seek) -> Result<Option<(Way, Content)>, ReadFault> {
     let mut disc = match Disc::open(media) {
         Ok(disc) => disc,
         Err(DiscFault::Device { .. }) => return Err(ReadFault::Device),
@@ -397,10 +415,27 @@ fn read_own(media: impl Read + Seek) -> Result<Option<(Way, Vec<u8>)>, ReadFault
         Err(fault) => return Err(ReadFault::Format(fault)),
     };
     document.truncate(length);
-    Ok(is_provisioning(&document).then_some((Way::Own(disc.kind()), document)))
+    if !has(&document, PROVISIONING) {
+        return Ok(None);
+    }
+    let mut custom_data = Vec::new();
+    // A file that cannot be read is as good as none: on most discs there is none.
+    if !has(&document, FULL)
+        && let Ok(length @ 1..) = disc.file_length(CUSTOM_DATA)
+        && length <= CUSTOM_DATA_MAX as u64
+    {
+        custom_data.resize(length as usize, 0);
+        let length = disc.read_file(CUSTOM_DATA, &mut custom_data).unwrap_or(0);
+        custom_data.truncate(length);
+    }
+    let content = Content {
+        document,
+        custom_data,
+    };
+    Ok(Some((Way::Own(disc.kind()), content)))
 }
 
-fn read_by_kernel(device: &str) -> Result<Option<(Way, Vec<u8>)>, ReadFault> {
+fn read_by_kernel(device: &str) -> Result<Option<(Way, Content)>, ReadFault> {
     if let Some(mut modules) = Modules::open_running(CommandLine::new(b"")) {
         for name in ["udf", "isofs"] {
             // What is missing or built in, the mount will tell.
@@ -409,23 +444,35 @@ fn read_by_kernel(device: &str) -> Result<Option<(Way, Vec<u8>)>, ReadFault> {
     }
     files::make_directory(worker::RUN_DIRECTORY);
     mount::mount_disc(device, MOUNT_POINT).map_err(ReadFault::Kernel)?;
-    let document = Root::open(MOUNT_POINT)
-        .ok()
-        .map(|root| root.read(DOCUMENT_PATH, MAX_DOCUMENT));
+    let disc = Root::open(MOUNT_POINT).ok();
+    let document = disc
+        .as_ref()
+        .map(|disc| disc.read(DOCUMENT_PATH, MAX_DOCUMENT));
+    let custom_data = disc
+        .as_ref()
+        .and_then(|disc| disc.read(CUSTOM_DATA_PATH, CUSTOM_DATA_MAX).ok()?);
+    drop(disc);
     // A disc that stays mounted cannot be ejected, which costs a second and nothing else.
     let _ = mount::unmount(MOUNT_POINT);
     files::remove_directory(MOUNT_POINT);
     match document {
-        Some(Ok(Some(document))) => {
-            Ok(is_provisioning(&document).then_some((Way::Kernel, document)))
-        }
+        Some(Ok(Some(document))) => Ok(has(&document, PROVISIONING).then(|| {
+            let content = Content {
+                custom_data: custom_data.unwrap_or_default(),
+                document,
+            };
+            (Way::Kernel, content)
+        })),
         Some(Ok(None)) => Ok(None),
         Some(Err(_)) | None => Err(ReadFault::Device),
     }
 }
 
-/// Tells a provisioning document from another file of that name.
-fn is_provisioning(document: &[u8]) -> bool {
-    let word = b"ProvisioningSection";
+/// What tells a provisioning document from another file of that name.
+const PROVISIONING: &[u8] = b"ProvisioningSection";
+/// What tells that a document has custom data itself.
+const FULL: &[u8] = b"CustomData>";
+
+fn has(document: &[u8], word: &[u8]) -> bool {
     document.windows(word.len()).any(|window| window == word)
 }

@@ -10,10 +10,10 @@ use rustix::fd::BorrowedFd;
 use super::options::{From, Options};
 use crate::engine::identity::Identity;
 use crate::engine::plan::{self, Context, Plan, PlanFault, RootFault, RootView as _};
-use crate::linux::clock;
 use crate::linux::log::{Level, Log};
 use crate::linux::mount::{self, Mounts};
 use crate::linux::root::Root;
+use crate::linux::{clock, inside};
 use crate::wire::ovf::Password;
 use crate::wire::settings;
 use crate::wire::timestamp;
@@ -23,6 +23,10 @@ use crate::wire::vmid::VmId;
 const USUAL: [&str; 2] = ["/sysroot", "/new_root"];
 /// How long these are waited for.
 const USUAL_WAIT: Duration = Duration::from_secs(90);
+/// How long custom data may run: the platform is told after it.
+const CUSTOM_DATA_LIMIT: Duration = Duration::from_mins(5);
+/// Where in the root its output goes.
+const OUTPUT: &str = "/var/lib/preroot/custom-data.log";
 /// Our own settings.
 const SETTINGS: &str = "/etc/preroot.conf";
 /// waagent's, which say how the image's owner wants it to be provisioned.
@@ -258,6 +262,34 @@ impl Rooted {
             written: applied.written,
             unchanged: applied.unchanged,
         })
+    }
+
+    /// Runs the custom data in the root, which a plan has put there.
+    // Out of line: it is rare.
+    #[inline(never)]
+    pub(super) fn run_custom_data(&self, limit: Duration, log: &Log) {
+        let State::Here { path, .. } = &self.state else {
+            return;
+        };
+        let limit = limit.min(CUSTOM_DATA_LIMIT);
+        log.line(
+            Level::Info,
+            format_args!("running custom data, for {} s at most", limit.as_secs()),
+        );
+        let start = clock::monotonic();
+        let ended = inside::run(path, plan::CUSTOM_DATA, OUTPUT, limit);
+        let ms = timestamp::millis(clock::monotonic().saturating_sub(start));
+        match ended.map(rustix::process::WaitStatus::exit_status) {
+            Ok(Some(0)) => log.line(Level::Info, format_args!("custom data ok exit=0 ms={ms}")),
+            Ok(Some(code)) => log.line(
+                Level::Warning,
+                format_args!("custom data failed exit={code} ms={ms} fix=\"see {OUTPUT}\""),
+            ),
+            Ok(None) | Err(_) => log.line(
+                Level::Warning,
+                format_args!("custom data was killed ms={ms} fix=\"see {OUTPUT}\""),
+            ),
+        }
     }
 
     /// Leaves on the root that the platform knows, and the report for whoever looks later.

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::Exit;
 use super::console::{self, Patience};
-use super::disc::{News, Reader};
+use super::disc::{Content, News, Reader};
 use super::options::{Options, Ready};
 use super::rooted::{Counts, Marked, Rooted};
 use super::uplink::Uplink;
@@ -30,7 +30,7 @@ use crate::linux::log::{Level, Log};
 use crate::linux::{clock, dmi, memory, poll};
 use crate::wire::health::Failure;
 use crate::wire::names::HostName;
-use crate::wire::ovf::{self, Preprovisioned, Provisioning};
+use crate::wire::ovf::{self, CustomData, Preprovisioned, Provisioning};
 use crate::wire::report::{Outcome, Report, clip};
 use crate::wire::timestamp::{micros, millis, timestamp};
 use crate::wire::vmid::VmId;
@@ -345,17 +345,20 @@ impl Worker {
         match news {
             None => {}
             Some(News::Ejected) => self.disc = Disc::Over,
-            Some(News::Found { source, document }) => {
+            Some(News::Found { source, content }) => {
                 self.report
                     .phase("disc", Duration::ZERO, took, format_args!("{source}"));
                 self.log.line(
                     Level::Info,
-                    format_args!("disc ok source=\"{source}\" bytes={}", document.len()),
+                    format_args!(
+                        "disc ok source=\"{source}\" bytes={}",
+                        content.document.len()
+                    ),
                 );
                 if let Disc::Awaited(reader) = core::mem::replace(&mut self.disc, Disc::Over) {
                     self.disc = Disc::Read(reader);
                 }
-                self.read(document, now);
+                self.read(content, now);
             }
             Some(News::Absent(reason)) => {
                 self.disc = Disc::Over;
@@ -389,11 +392,14 @@ impl Worker {
 
     // Kept apart: a larger frame costs its caller more than the call.
     #[inline(never)]
-    fn read(&mut self, document: alloc::vec::Vec<u8>, now: Duration) {
+    fn read(&mut self, content: Content, now: Duration) {
         // It may hold a password: gone as soon as it is parsed.
-        let document = zeroize::Zeroizing::new(document);
+        let document = zeroize::Zeroizing::new(content.document);
         match ovf::parse(&document) {
-            Ok(provisioning) => {
+            Ok(mut provisioning) => {
+                if provisioning.custom_data.is_none() {
+                    provisioning.custom_data = CustomData::plain(content.custom_data.into());
+                }
                 // The DHCP server shall hear it; whether it is one is seen when all is known.
                 if HostName::new(&provisioning.host_name).is_ok() {
                     self.host_name.clone_from(&provisioning.host_name);
@@ -573,6 +579,13 @@ impl Worker {
                         millis(to.saturating_sub(from))
                     ),
                 );
+                if plan.run_custom_data {
+                    // The other half is for the report.
+                    let left = self.deadline.saturating_sub(clock::monotonic());
+                    self.rooted.run_custom_data(left / 2, &self.log);
+                    self.report
+                        .phase("custom data", to, self.since_start(), format_args!(""));
+                }
                 self.verdict = Verdict::Ready(Outcome::Ready);
             }
         }

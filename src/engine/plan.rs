@@ -30,6 +30,7 @@ use zeroize::Zeroizing;
 use super::identity::{Identity, Refusal};
 use crate::wire::names::UserName;
 use crate::wire::ovf::Preprovisioned;
+pub use custom::CUSTOM_DATA;
 use draft::Draft;
 pub use markers::{configured_for, notes, reported_for};
 pub use settings::{Settings, Sudo};
@@ -221,6 +222,8 @@ pub enum Note {
     SkelLeftOut(u32),
     /// fstab mounts another file system over the home directory, and it is not there yet.
     HomeWillBeHidden,
+    /// The custom data was to be run, and is no script.
+    CustomDataNoScript,
     /// The custom data is not base64.
     CustomDataNotBase64,
     /// The platform has custom data for the machine, and the disc, which would carry it, has not.
@@ -251,6 +254,9 @@ impl fmt::Display for Note {
                 "the home directory is on a file system of fstab that is not mounted: what is \
                  written now will be hidden",
             ),
+            Self::CustomDataNoScript => {
+                f.write_str("the custom data is not run: it does not start with #!")
+            }
             Self::CustomDataNotBase64 => f.write_str("the custom data is not base64"),
             Self::CustomDataMissing => {
                 f.write_str("failure to read customData while hasCustomData=true")
@@ -338,11 +344,14 @@ pub struct Context<'a> {
 }
 
 /// Changes in their order, and what a person should know.
+#[derive(Default)]
 pub struct Plan {
     /// The changes; no path is in two of them.
     pub changes: Vec<Change>,
     /// The notes.
     pub notes: Vec<Note>,
+    /// Whether [`CUSTOM_DATA`] is to be run when all is written.
+    pub run_custom_data: bool,
 }
 
 impl Plan {
@@ -356,6 +365,9 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for change in &self.changes {
             writeln!(f, "{change}")?;
+        }
+        if self.run_custom_data {
+            writeln!(f, "{:<25}{CUSTOM_DATA}  (as root, in the root)", "run")?;
         }
         if self.is_empty() {
             writeln!(f, "nothing to change")?;

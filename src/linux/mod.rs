@@ -10,6 +10,7 @@ pub mod clock;
 mod content;
 pub mod dmi;
 pub mod files;
+pub mod inside;
 pub mod link;
 pub mod log;
 pub mod memory;

@@ -311,7 +311,7 @@ mod tests {
         fn apply(&self, changes: Vec<Change>) -> Result<Applied, (usize, RootFault)> {
             self.root().apply(&Plan {
                 changes,
-                notes: Vec::new(),
+                ..Plan::default()
             })
         }
 
@@ -445,7 +445,7 @@ mod tests {
                 owner,
                 ..write("/etc/hostname", "vm\n")
             }]),
-            notes: Vec::new(),
+            ..Plan::default()
         };
         assert_eq!(root.apply(&plan).unwrap().written, 1);
         assert_eq!(root.stat("/etc/hostname").unwrap().unwrap().owner, owner);

@@ -23,6 +23,8 @@ use super::xml;
 pub const DOCUMENT_MAX: usize = 512 * 1024;
 /// Most public keys; Azure allows far fewer.
 pub const KEYS_MAX: usize = 64;
+/// Longest custom data that is read in plain; Azure takes 64 KiB.
+pub const CUSTOM_DATA_MAX: usize = 64 * 1024;
 /// Longest base64 of custom data: Azure's 64 KiB make 87 384 characters.
 pub const CUSTOM_DATA_TEXT_MAX: usize = 128 * 1024;
 
@@ -171,9 +173,10 @@ pub enum ListedKey {
     Fingerprint(String),
 }
 
-/// Custom data, still in base64 without white space.
+/// Custom data, as it came: in base64, without white space, or plain.
 pub struct CustomData {
-    text: Secret,
+    content: Secret,
+    plain: bool,
 }
 
 impl CustomData {
@@ -183,13 +186,33 @@ impl CustomData {
         if text.is_empty() {
             return None;
         }
-        let text = Secret::new(text);
-        Some(Self { text })
+        let content = Secret::new(text);
+        let plain = false;
+        Some(Self { content, plain })
+    }
+
+    /// Takes what is not in base64; nothing when it is empty.
+    pub fn plain(content: Zeroizing<Vec<u8>>) -> Option<Self> {
+        if content.is_empty() {
+            return None;
+        }
+        let content = Secret::new(content);
+        let plain = true;
+        Some(Self { content, plain })
+    }
+
+    /// Gives it as the platform wrote it.
+    pub fn written(&self) -> &Secret {
+        &self.content
     }
 
     /// Decodes it, or gives nothing when it is not base64.
     pub fn decode(&self) -> Option<Secret> {
-        base64::decode(self.text.expose()).map(Secret::new)
+        let content = self.content.expose();
+        if self.plain {
+            return Some(Secret::copy_of(content));
+        }
+        base64::decode(content).map(Secret::new)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a caller may ask for: each option does what the help says, and nothing else.
 
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -401,6 +402,76 @@ fn steps_that_are_not_asked_for_are_not_done() {
         assert_has_identity(machine);
         assert!(machine.has(&format!("home/{USER}/.ssh/authorized_keys")));
         assert!(!machine.has("etc/sudoers.d/preroot"));
+    });
+}
+
+#[test]
+fn custom_data_runs_in_the_root_once_and_only_when_it_is_asked_for() {
+    on_machine(|machine| {
+        // The root has no programs; those of this machine do.
+        for directory in ["bin", "lib", "lib64", "usr"] {
+            let (from, to) = (
+                Path::new("/").join(directory),
+                machine.root().join(directory),
+            );
+            if from.exists() {
+                fs::create_dir_all(&to).unwrap();
+                rustix::mount::mount_bind_recursive(&from, &to).unwrap();
+            }
+        }
+        for directory in ["dev", "proc"] {
+            fs::create_dir_all(machine.root().join(directory)).unwrap();
+        }
+        let script =
+            "#!/bin/sh\npwd; id -u; readlink /proc/self/exe\necho ran >>/etc/ran\nexit 3\n";
+        machine.insert(&with_key().custom_data(script.as_bytes()));
+        let azure = Azure::start("healthy");
+        let run = machine.provision(&["--steps=hostname,customdata"]);
+        run.exits(0).never_says("running custom data");
+        assert!(!machine.has("etc/ran"));
+        assert_eq!(machine.rights("var/lib/preroot/custom-data").0, 0o600);
+
+        let asked = ["--steps=hostname,customdata", "--customdata.exec=yes"];
+        let run = machine.provision(&asked);
+        run.exits(0)
+            .says("preroot: running custom data, for ")
+            .says("preroot: custom data failed exit=3")
+            .says("ready reported");
+        let at = |words| run.stderr.find(words).unwrap();
+        assert!(at("custom data failed") < at("ready reported"), "{run}");
+        assert_eq!(machine.read("etc/ran"), "ran\n");
+        let output = machine.read("var/lib/preroot/custom-data.log");
+        assert!(output.starts_with("/\n0\n/"), "{output}");
+        assert_eq!(machine.rights("var/lib/preroot/custom-data.log").0, 0o600);
+        // What was mounted for it is not there any more.
+        let left = fs::read_dir(machine.root().join("proc")).unwrap();
+        assert_eq!(left.count(), 0);
+
+        let again = machine.provision(&asked);
+        again.exits(0).never_says("running custom data");
+        assert_eq!(machine.read("etc/ran"), "ran\n");
+        azure.end();
+    });
+}
+
+#[test]
+fn custom_data_beside_the_document_is_taken_where_that_has_none() {
+    on_machine(|machine| {
+        for (document, wanted) in [
+            (with_key(), "plain \0 bytes"),
+            (
+                with_key().custom_data(b"of the document"),
+                "of the document",
+            ),
+        ] {
+            let image = lab::disc::Builder::new()
+                .file("ovf-env.xml", document.build())
+                .file("CustomData.bin", "plain \0 bytes");
+            fs::write(machine.disc(), image.build()).unwrap();
+            let run = machine.provision(&["--ready=never", "--steps=hostname,customdata"]);
+            run.exits(0);
+            assert_eq!(machine.read("var/lib/preroot/custom-data"), wanted);
+        }
     });
 }
 

@@ -5,7 +5,6 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
 
 use zeroize::Zeroizing;
@@ -92,10 +91,7 @@ impl<'a> Draft<'a> {
         root: &'a dyn RootView,
         context: &'a Context<'a>,
     ) -> Self {
-        let plan = Plan {
-            changes: Vec::new(),
-            notes: Vec::new(),
-        };
+        let plan = Plan::default();
         Self {
             identity,
             context,
@@ -110,6 +106,11 @@ impl<'a> Draft<'a> {
 
     pub(super) fn note(&mut self, note: Note) {
         self.plan.notes.push(note);
+    }
+
+    /// Wants the custom data to be run.
+    pub(super) fn run_custom_data(&mut self) {
+        self.plan.run_custom_data = true;
     }
 
     /// Reads a file of the system; wiped when it is dropped, since shadow is read like any other.

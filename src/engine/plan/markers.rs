@@ -54,10 +54,7 @@ pub fn reported_for(root: &dyn RootView) -> Result<Option<String>, PlanFault> {
 /// ready, that `reported` was.
 #[inline(never)]
 pub fn notes(reported: Option<&str>, report: Vec<u8>) -> Plan {
-    let mut plan = Plan {
-        changes: Vec::new(),
-        notes: Vec::new(),
-    };
+    let mut plan = Plan::default();
     plan.push(
         &Place::system(DIRECTORY, 0o700),
         Action::Directory,
@@ -101,7 +98,7 @@ pub(super) fn directory(draft: &mut Draft<'_>) -> Outcome<()> {
 #[inline(never)]
 pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     let vm_id = draft.context.vm_id;
-    if has_any(draft, &WAAGENT)? {
+    if has_waagent(draft)? {
         waagent(draft)?;
     }
     if has_any(draft, &CLOUD_INIT)? {
@@ -124,6 +121,11 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     directory(draft)?;
     let purpose = format_args!("configured for VM {vm_id}");
     draft.write_system(CONFIGURED, 0o600, line(vm_id), purpose)
+}
+
+/// Tells whether waagent is in the root.
+pub(super) fn has_waagent(draft: &Draft<'_>) -> Outcome<bool> {
+    has_any(draft, &WAAGENT)
 }
 
 fn has_any(draft: &Draft<'_>, paths: &[&'static str]) -> Outcome<bool> {

@@ -290,3 +290,76 @@ fn password_of_root_is_locked_where_that_is_wanted() {
         shadow("root:*LOCK*") + "img:$6$c$d:1::::::\n"
     );
 }
+
+const SCRIPT: &str = "<UserName>ops</UserName><CustomData>IyEvYmluL3No\nCmlk</CustomData>";
+
+#[test]
+fn custom_data_is_left_for_waagent_as_waagent_would_have_it() {
+    let path = "/var/lib/waagent/CustomData";
+    let identity = identity(SCRIPT, &[KEY]);
+    let mut root = Memory::of("debian");
+    assert!(
+        !chosen(&identity, root.clone(), Settings::DEFAULT)
+            .0
+            .contains_key(path)
+    );
+    for (conf, wanted) in [
+        ("", "IyEvYmluL3NoCmlk"),
+        ("Provisioning.DecodeCustomData=n\n", "IyEvYmluL3NoCmlk"),
+        ("Provisioning.DecodeCustomData=y\n", "#!/bin/sh\nid"),
+    ] {
+        root.file("/etc/waagent.conf", conf);
+        let new = chosen(&identity, root.clone(), Settings::DEFAULT);
+        assert_eq!(new.text(path), wanted);
+        assert_eq!(new.looks(path), (0o600, (0, 0)));
+        assert_eq!(new.looks("/var/lib/waagent"), (0o700, (0, 0)));
+        assert_eq!(new.text("/var/lib/preroot/custom-data"), "#!/bin/sh\nid");
+    }
+}
+
+#[test]
+fn custom_data_runs_where_that_is_wanted_and_never_twice() {
+    let run = Settings {
+        run_custom_data: true,
+        ..Settings::DEFAULT
+    };
+    let identity = identity(SCRIPT, &[KEY]);
+    let mut root = Memory::of("debian");
+    assert!(!planned(&identity, &root).run_custom_data);
+    let made = |root: &Memory, vm_id| {
+        let context = Context { vm_id, ..with(run) };
+        plan(&identity, root, &context).ok().unwrap()
+    };
+    let first = made(&root, VM);
+    assert!(first.run_custom_data);
+    assert!(first.to_string().contains("\nrun     "), "{first}");
+    root.apply(&first.changes);
+    assert_eq!(root.looks(CUSTOM_DATA), (0o700, (0, 0)));
+
+    // Nor where nothing else remembers.
+    root.0.remove("/var/lib/preroot/configured");
+    assert!(!made(&root, VM).run_custom_data);
+    // Another machine from the same disk has data of its own.
+    assert!(made(&root, "0f0f0f0f-0000-4000-8000-000000000001").run_custom_data);
+}
+
+#[test]
+fn custom_data_that_is_no_script_does_not_run() {
+    let run = Settings {
+        run_custom_data: true,
+        ..Settings::DEFAULT
+    };
+    // "#cloud-config"
+    let data = "<UserName>ops</UserName><CustomData>I2Nsb3VkLWNvbmZpZw==</CustomData>";
+    let root = Memory::of("debian");
+    let plan = plan(&identity(data, &[KEY]), &root, &with(run))
+        .ok()
+        .unwrap();
+    assert!(!plan.run_custom_data);
+    assert_eq!(plan.notes, [Note::CustomDataNoScript]);
+    let custom = plan
+        .changes
+        .iter()
+        .find(|change| change.path == CUSTOM_DATA);
+    assert_eq!(custom.unwrap().mode, 0o600);
+}
