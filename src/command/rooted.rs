@@ -13,7 +13,7 @@ use crate::engine::plan::{self, Context, Plan, PlanFault, RootFault, RootView as
 use crate::linux::log::{Level, Log};
 use crate::linux::mount::{self, Mounts};
 use crate::linux::root::Root;
-use crate::linux::{clock, inside};
+use crate::linux::{clock, files, inside};
 use crate::wire::ovf::Password;
 use crate::wire::settings;
 use crate::wire::timestamp;
@@ -31,6 +31,9 @@ const OUTPUT: &str = "/var/lib/preroot/custom-data.log";
 const SETTINGS: &str = "/etc/preroot.conf";
 /// waagent's, which say how the image's owner wants it to be provisioned.
 const WAAGENT: &str = "/etc/waagent.conf";
+
+/// Where systemd-tmpfiles looks for what is to be done on this boot.
+const TMPFILES: &str = "/run/tmpfiles.d";
 
 /// The real root, still awaited or here.
 pub(super) struct Rooted {
@@ -258,6 +261,14 @@ impl Rooted {
             let path = plan.changes.get(index).map(|change| change.path.clone());
             RootedFault::Apply(path.unwrap_or_default(), fault)
         })?;
+        if !applied.relabel.is_empty() {
+            // `/run` is the real root's, too; whatever comes first there reads this.
+            files::write_private(TMPFILES, "preroot.conf", applied.relabel.as_bytes());
+            log.line(
+                Level::Warning,
+                format_args!("note: some files have no SELinux label until {TMPFILES} is read"),
+            );
+        }
         Ok(Counts {
             written: applied.written,
             unchanged: applied.unchanged,

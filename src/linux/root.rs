@@ -5,6 +5,7 @@
 //! `engine::plan`'s.
 
 mod apply;
+mod labels;
 
 use alloc::ffi::CString;
 use alloc::string::String;
@@ -409,7 +410,8 @@ mod tests {
             applied,
             Applied {
                 written: 2,
-                unchanged: 0
+                unchanged: 0,
+                relabel: String::new(),
             }
         );
         assert_eq!(scratch.text("etc/hostname"), "vm\n");
@@ -467,7 +469,8 @@ mod tests {
             scratch.apply(changes()).unwrap(),
             Applied {
                 written: 3,
-                unchanged: 1
+                unchanged: 1,
+                relabel: String::new(),
             }
         );
         age(&scratch.inside(""));
@@ -475,7 +478,8 @@ mod tests {
             scratch.apply(changes()).unwrap(),
             Applied {
                 written: 0,
-                unchanged: 4
+                unchanged: 4,
+                relabel: String::new(),
             }
         );
         let mut found = Vec::new();
@@ -745,6 +749,96 @@ mod tests {
             Ok(3)
         );
         assert_eq!(&value[..3], b"yes");
+    }
+
+    #[test]
+    fn access_lists_go_to_the_new_file_and_capabilities_do_not() {
+        let scratch = Scratch::below(&env::temp_dir());
+        let path = scratch.inside("etc/hostname");
+        host::write(&path, "old").unwrap();
+        let path = path.to_str().unwrap();
+        // Version 2, then user::rw- user:12:r-- group::r-- mask::r-- other::r--.
+        let list = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\x0c\0\0\0\x04\0\x04\0\xff\xff\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff";
+        // Version 2, CAP_NET_RAW, permitted and effective.
+        let capability = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+        let set = |name, value: &[u8]| fs::setxattr(path, name, value, fs::XattrFlags::empty());
+        let has_list = set("system.posix_acl_access", list).is_ok();
+        let has_capability = set("security.capability", capability).is_ok();
+        scratch
+            .apply(vec_of([write("/etc/hostname", "vm\n")]))
+            .unwrap();
+        let mut value = [0; 64];
+        if has_list {
+            let length = fs::getxattr(path, "system.posix_acl_access", &mut value).unwrap();
+            assert_eq!(&value[..length], list);
+        }
+        if has_capability {
+            let found = fs::getxattr(path, "security.capability", &mut value);
+            assert_eq!(found, Err(Errno::NODATA));
+        }
+    }
+
+    #[test]
+    fn failure_leaves_no_directory_that_was_not_there() {
+        let scratch = Scratch::new();
+        host::create_dir(scratch.inside("srv")).unwrap();
+        let changes = vec_of([
+            change("/srv", 0o700, Action::Directory),
+            change("/home", 0o755, Action::Directory),
+            change("/home/ops", 0o700, Action::Directory),
+            write("/home/ops/file", "1"),
+            write("/missing/two", "2"),
+        ]);
+        assert_eq!(errno(scratch.apply(changes)), Some(Errno::NOENT));
+        assert!(!scratch.inside("home").exists());
+        assert!(scratch.inside("srv").exists());
+    }
+
+    #[test]
+    fn stale_locks_of_others_stop_nothing() {
+        let scratch = Scratch::new();
+        // What vipw and useradd leave when they are killed: a number, and links to their own files.
+        for name in ["passwd.lock", "shadow.lock", "group.lock", "gshadow.lock"] {
+            host::write(scratch.inside("etc").join(name), "4194305\0").unwrap();
+        }
+        host::write(scratch.inside("etc/passwd.4194305"), "4194305\0").unwrap();
+        host::write(scratch.inside("etc/ptmp"), "").unwrap();
+        host::write(scratch.inside("etc/.pwd.lock"), "").unwrap();
+        let done = scratch.apply(vec_of([write("/etc/passwd", "p\n")]));
+        assert_eq!(done.unwrap().written, 1);
+        assert_eq!(scratch.text("etc/passwd"), "p\n");
+    }
+
+    #[test]
+    fn lock_that_somebody_holds_is_named_at_once() {
+        let scratch = Scratch::new();
+        let lock = host::File::create(scratch.inside("etc/.pwd.lock")).unwrap();
+        // Locks of this kind are a process's own: another one has to hold it.
+        let Some(mut holder) = hold(&lock) else {
+            return;
+        };
+        let done = scratch.apply(vec_of([write("/etc/passwd", "p\n")]));
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        let (index, fault) = done.unwrap_err();
+        assert_eq!((index, fault.act), (0, Act::Lock));
+        assert_eq!(host::read_dir(scratch.inside("etc")).unwrap().count(), 1);
+    }
+
+    /// Lets perl hold a lock of the whole file, as lckpwdf(3) does.
+    fn hold(lock: &host::File) -> Option<process::Child> {
+        use std::io::Read as _;
+        let program = "use Fcntl; open(F, '+<&=', 0); $b = pack('ssx4qqlx4', F_WRLCK, 0, 0, 0, 0); \
+                       fcntl(F, F_SETLK, $b) or die; $| = 1; print 'x'; sleep 60";
+        let mut perl = process::Command::new("perl")
+            .args(["-e", program])
+            .stdin(lock.try_clone().unwrap())
+            .stdout(process::Stdio::piped())
+            .spawn()
+            .ok()?;
+        let mut said = [0];
+        perl.stdout.take()?.read_exact(&mut said).unwrap();
+        Some(perl)
     }
 
     #[test]

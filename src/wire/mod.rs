@@ -20,6 +20,7 @@ pub mod base64;
 pub mod cmdline;
 pub mod dhcp;
 pub mod disc;
+pub mod file_contexts;
 pub mod goalstate;
 pub mod gpt;
 pub mod health;

@@ -3,6 +3,7 @@
 //! The one place that writes below a root (house rule C8): a temporary name in the same directory, mode,
 //! owner and labels first, data, sync, rename, sync. Not the place that knows what to write.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
@@ -10,6 +11,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::labels::{self, Labels};
 use super::{FILE_FLAGS, Root, Spot, fault, stat};
 use crate::engine::plan::{Act, Action, Change, Plan, RootFault};
 use crate::linux::content;
@@ -30,12 +32,31 @@ const ACCOUNTS: [&str; 6] = [
 ];
 
 /// What became of a plan.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Files and directories that were written, or removed.
     pub written: u32,
     /// Those that were as planned already.
     pub unchanged: u32,
+    /// Lines for tmpfiles.d(5) that give the security labels which could not be set; mostly none.
+    pub relabel: String,
+}
+
+/// What came of the beginning of a change.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    /// There is nothing to do.
+    Not,
+    /// It is begun.
+    Yes,
+    /// A directory was made that was not there before.
+    Made,
+}
+
+impl Begun {
+    fn when(differs: bool) -> Self {
+        if differs { Self::Yes } else { Self::Not }
+    }
 }
 
 /// A change that is begun: a file that waits to take its place or to be removed, a directory that is made.
@@ -44,6 +65,7 @@ struct Staged<'a> {
     index: usize,
     change: &'a Change,
     spot: Spot,
+    begun: Begun,
 }
 
 impl Staged<'_> {
@@ -64,9 +86,31 @@ impl Staged<'_> {
 
     /// Removes what waits; the failure that led here is the one that matters.
     fn discard(&self) {
-        if let Action::Write(_) = self.change.action {
-            let _ = remove(self.spot.directory.as_fd(), &self.spot.temporary);
+        let Spot {
+            directory,
+            name,
+            temporary,
+        } = &self.spot;
+        if self.begun == Begun::Made {
+            // One that somebody has put something in stays.
+            let _ = fs::unlinkat(directory, &**name, AtFlags::REMOVEDIR);
+        } else if let Action::Write(_) = self.change.action {
+            let _ = remove(directory.as_fd(), temporary);
         }
+    }
+}
+
+/// What labels the one change that is being begun.
+struct Labelling<'a> {
+    labels: &'a Labels,
+    index: usize,
+    /// It has not got the label that it should have.
+    missing: bool,
+}
+
+impl Labelling<'_> {
+    fn set(&mut self, fd: BorrowedFd<'_>, parent: BorrowedFd<'_>) {
+        self.missing = !self.labels.set(self.index, fd, parent);
     }
 }
 
@@ -120,22 +164,27 @@ impl Root {
     /// killed at any point, the same plan made again finishes the work. What is already as planned is not
     /// touched.
     pub fn apply(&self, plan: &Plan) -> Result<Applied, (usize, RootFault)> {
-        self.carry_out(plan, commit)
+        self.carry_out(plan, commit, &self.labels(plan))
     }
 
     /// Makes a plan true without waiting for the disk: for what may be lost with the power, because
     /// the next boot makes it again.
     pub fn note(&self, plan: &Plan) -> Result<Applied, (usize, RootFault)> {
-        self.carry_out(plan, put_all)
+        self.carry_out(plan, put_all, &Labels::Parent)
     }
 
-    fn carry_out(&self, plan: &Plan, commit: Commit) -> Result<Applied, (usize, RootFault)> {
+    fn carry_out(
+        &self,
+        plan: &Plan,
+        commit: Commit,
+        labels: &Labels,
+    ) -> Result<Applied, (usize, RootFault)> {
         let mut at = 0;
         let mut staged = Vec::new();
-        let done = self.stage_and(plan, commit, &mut staged, &mut at);
+        let done = self.stage_and(plan, commit, labels, &mut staged, &mut at);
         if done.is_err() {
             // What has taken its place already is not there any more, and so is not removed.
-            staged.iter().for_each(Staged::discard);
+            staged.iter().rev().for_each(Staged::discard);
         }
         done.map_err(|fault| (at, fault))
     }
@@ -147,6 +196,7 @@ impl Root {
         &self,
         plan: &'a Plan,
         commit: Commit,
+        labels: &Labels,
         staged: &mut Vec<Staged<'a>>,
         at: &mut usize,
     ) -> Result<Applied, RootFault> {
@@ -162,20 +212,31 @@ impl Root {
         for (index, change) in plan.changes.iter().enumerate() {
             *at = index;
             let spot = self.spot(change)?;
-            let differs = match &change.action {
-                Action::Write(content) => self.write(&spot, change, content)?,
-                Action::Directory => self.directory(&spot, change)?,
-                Action::Remove => exists(spot.directory.as_fd(), &spot.name)?,
+            let mut label = Labelling {
+                labels,
+                index,
+                missing: false,
             };
-            if differs {
+            let begun = match &change.action {
+                Action::Write(content) => {
+                    Begun::when(self.write(&spot, change, content, &mut label)?)
+                }
+                Action::Directory => self.directory(&spot, change, &mut label)?,
+                Action::Remove => Begun::when(exists(spot.directory.as_fd(), &spot.name)?),
+            };
+            if label.missing {
+                labels::request(&mut applied.relabel, &change.path);
+            }
+            if begun == Begun::Not {
+                applied.unchanged += 1;
+            } else {
                 applied.written += 1;
                 staged.push(Staged {
                     index,
                     change,
                     spot,
+                    begun,
                 });
-            } else {
-                applied.unchanged += 1;
             }
         }
         commit(staged, at)?;
@@ -184,7 +245,13 @@ impl Root {
 
     /// Writes a file under its temporary name, unless the one it would replace is as wanted.
     #[inline(never)]
-    fn write(&self, spot: &Spot, change: &Change, content: &[u8]) -> Result<bool, RootFault> {
+    fn write(
+        &self,
+        spot: &Spot,
+        change: &Change,
+        content: &[u8],
+        label: &mut Labelling<'_>,
+    ) -> Result<bool, RootFault> {
         let directory = spot.directory.as_fd();
         // Whoever wrote this was killed; its content may be half.
         match remove(directory, &spot.temporary) {
@@ -206,7 +273,12 @@ impl Root {
         let new = open(directory, &spot.temporary, flags).map_err(fault(Act::Create))?;
         let filled = self
             .own(new.as_fd(), change, old.as_ref().map(AsFd::as_fd))
-            .and_then(|()| content::write(new.as_fd(), content).map_err(fault(Act::Write)));
+            .and_then(|has_label| {
+                if !has_label {
+                    label.set(new.as_fd(), directory);
+                }
+                content::write(new.as_fd(), content).map_err(fault(Act::Write))
+            });
         if filled.is_err() {
             // The failure that matters is the first one.
             let _ = remove(directory, &spot.temporary);
@@ -216,33 +288,44 @@ impl Root {
 
     /// Creates a directory, or gives one that is there the wanted owner and mode.
     #[inline(never)]
-    fn directory(&self, spot: &Spot, change: &Change) -> Result<bool, RootFault> {
+    fn directory(
+        &self,
+        spot: &Spot,
+        change: &Change,
+        label: &mut Labelling<'_>,
+    ) -> Result<Begun, RootFault> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = || open(spot.directory.as_fd(), &spot.name, flags);
+        let mut begun = Begun::Yes;
         let fd = match open() {
             Ok(fd) if self.is_as_wanted(fd.as_fd(), change, FileType::Directory)? => {
-                return Ok(false);
+                return Ok(Begun::Not);
             }
             Ok(fd) => fd,
             Err(Errno::NOENT) => {
                 // Nobody else may look inside before it has its owner.
                 fs::mkdirat(&spot.directory, &*spot.name, Mode::RWXU)
                     .map_err(fault(Act::Create))?;
+                begun = Begun::Made;
                 open().map_err(fault(Act::Create))?
             }
             Err(errno) => return Err(fault(Act::Find)(errno)),
         };
+        // Before it has its owner, for the same reason as the mode.
+        if begun == Begun::Made || !labels::has_label(fd.as_fd()) {
+            label.set(fd.as_fd(), spot.directory.as_fd());
+        }
         self.own(fd.as_fd(), change, None)?;
-        Ok(true)
+        Ok(begun)
     }
 
-    /// Sets mode and owner, and the attributes of what is replaced.
+    /// Sets mode and owner, and the attributes of what is replaced; tells whether a label was among them.
     fn own(
         &self,
         fd: BorrowedFd<'_>,
         change: &Change,
         old: Option<BorrowedFd<'_>>,
-    ) -> Result<(), RootFault> {
+    ) -> Result<bool, RootFault> {
         let set_mode = || fs::fchmod(fd, Mode::from_raw_mode(change.mode)).map_err(fault(Act::Own));
         // Mode first: a directory that has its owner is taken as finished by the next run.
         set_mode()?;
@@ -251,12 +334,13 @@ impl Root {
             fs::fchown(fd, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
                 .map_err(fault(Act::Own))?;
         }
-        if let Some(old) = old {
-            copy_attributes(old, fd)?;
-            // Again: an access list brings a mode of its own.
-            set_mode()?;
-        }
-        Ok(())
+        let Some(old) = old else {
+            return Ok(false);
+        };
+        let has_label = copy_attributes(old, fd)?;
+        // Again: an access list brings a mode of its own.
+        set_mode()?;
+        Ok(has_label)
     }
 
     fn is_as_wanted(
@@ -330,10 +414,11 @@ fn has_content(fd: BorrowedFd<'_>, content: &[u8]) -> Result<bool, RootFault> {
 
 /// Copies the security label and the other extended attributes of the file that is replaced.
 ///
-/// Only the label must arrive: a system that enforces its policy refuses a login without it.
+/// Only the label must arrive: a system that enforces its policy refuses a login without it. Tells
+/// whether there was one.
 #[inline(never)]
-fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), RootFault> {
-    const LABEL: &[u8] = b"security.selinux";
+fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<bool, RootFault> {
+    const LABEL: &[u8] = labels::LABEL.to_bytes();
     let mut names = [0_u8; 1024];
     let length = match fs::flistxattr(from, &mut names) {
         Ok(length) => length,
@@ -341,6 +426,7 @@ fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), RootF
         Err(Errno::OPNOTSUPP | Errno::RANGE) => 0,
         Err(errno) => return Err(fault(Act::Own)(errno)),
     };
+    let mut has_label = false;
     let mut value = [0_u8; XATTR_MAX];
     for name in names[..length]
         .split(|byte| *byte == 0)
@@ -354,7 +440,8 @@ fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), RootF
             .and_then(|length| fs::fsetxattr(to, name, &value[..length], XattrFlags::empty()));
         if name == LABEL {
             copied.map_err(fault(Act::Own))?;
+            has_label = true;
         }
     }
-    Ok(())
+    Ok(has_label)
 }
