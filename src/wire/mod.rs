@@ -24,6 +24,7 @@ pub mod file_contexts;
 pub mod goalstate;
 pub mod gpt;
 pub mod health;
+pub mod hostkey;
 pub mod http;
 pub mod imds;
 pub mod iso9660;
