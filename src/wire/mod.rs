@@ -36,6 +36,7 @@ pub mod report;
 pub mod rtnetlink;
 pub mod secret;
 pub mod settings;
+pub mod sshd_config;
 pub mod sshkey;
 pub mod superblock;
 pub mod timestamp;
