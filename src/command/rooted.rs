@@ -6,10 +6,11 @@ use core::fmt;
 use core::time::Duration;
 
 use rustix::fd::BorrowedFd;
+use zeroize::Zeroizing;
 
 use super::options::{From, Options};
 use crate::engine::identity::Identity;
-use crate::engine::plan::{self, Context, Plan, PlanFault, RootFault, RootView as _};
+use crate::engine::plan::{self, Context, Plan, PlanFault, RootFault, RootView as _, Step};
 use crate::linux::log::{Level, Log};
 use crate::linux::mount::{self, Mounts};
 use crate::linux::root::Root;
@@ -239,12 +240,18 @@ impl Rooted {
         if matches!(identity.password, Password::Given(_))
             && clock::random_secret(&mut salt).is_err()
         {
-            return Err(RootedFault::Plan(PlanFault::Hash));
+            return Err(RootedFault::Plan(PlanFault::Random));
+        }
+        let mut seed = Zeroizing::new([0; 32]);
+        let makes_host_key = options.steps.has(Step::HostKeys) && plan::makes_host_key(root);
+        if makes_host_key && clock::random_secret(&mut *seed).is_err() {
+            return Err(RootedFault::Plan(PlanFault::Random));
         }
         let context = Context {
             vm_id: &vm_id.to_string(),
             today_days: timestamp::days(clock::unix_seconds()),
             salt,
+            host_key_seed: makes_host_key.then_some(&*seed),
             steps: options.steps,
             settings: options.settings,
         };
@@ -301,6 +308,11 @@ impl Rooted {
                 format_args!("custom data was killed ms={ms} fix=\"see {OUTPUT}\""),
             ),
         }
+    }
+
+    /// Gives the lines by which people know this machine's host key.
+    pub(super) fn host_key_lines(&self, host_name: &str, address: &str) -> Option<[String; 2]> {
+        plan::host_key_lines(self.root()?, host_name, address)
     }
 
     /// Leaves on the root that the platform knows, and the report for whoever looks later.

@@ -586,6 +586,11 @@ impl Worker {
                     self.report
                         .phase("custom data", to, self.since_start(), format_args!(""));
                 }
+                let (address, _) = self.report.address.split_once('/').unwrap_or_default();
+                let lines = self.rooted.host_key_lines(&self.report.host_name, address);
+                for line in lines.iter().flatten() {
+                    self.log.line(Level::Info, format_args!("host key {line}"));
+                }
                 self.verdict = Verdict::Ready(Outcome::Ready);
             }
         }

@@ -11,11 +11,13 @@
 mod custom;
 mod draft;
 mod home;
+mod hostkeys;
 mod hostname;
 mod keys;
 mod markers;
 mod password;
 mod settings;
+mod sshd;
 mod steps;
 mod sudo;
 mod users;
@@ -32,6 +34,7 @@ use crate::wire::names::UserName;
 use crate::wire::ovf::Preprovisioned;
 pub use custom::CUSTOM_DATA;
 use draft::Draft;
+pub use hostkeys::{host_key_lines, makes_host_key};
 pub use markers::{configured_for, notes, reported_for};
 pub use settings::{Settings, Sudo};
 pub use steps::{Step, Steps, StepsFault};
@@ -230,6 +233,14 @@ pub enum Note {
     CustomDataMissing,
     /// The platform expects its guest proxy agent to speak for the machine.
     GuestProxyAgent,
+    /// There is an sshd, but no configuration of it where we know one.
+    NoSshdConfig,
+    /// A `Match` block in this file lets the administrator log in otherwise, perhaps.
+    SshdMatch(Box<str>),
+    /// sshd is told to look for keys nowhere.
+    NoKeysFile,
+    /// sshd is told to use other host keys than the new one.
+    NoEd25519,
 }
 
 impl fmt::Display for Note {
@@ -264,6 +275,19 @@ impl fmt::Display for Note {
             Self::GuestProxyAgent => {
                 f.write_str("the platform expects azure-proxy-agent: preroot speaks for itself")
             }
+            Self::NoSshdConfig => {
+                f.write_str("sshd has no sshd_config in /etc/ssh: it is left as it is")
+            }
+            Self::SshdMatch(path) => write!(
+                f,
+                "a Match block in {path} may overrule what the platform says of passwords"
+            ),
+            Self::NoKeysFile => f.write_str(
+                "sshd's AuthorizedKeysFile names no file: the public keys are not installed",
+            ),
+            Self::NoEd25519 => {
+                f.write_str("sshd's configuration keeps it from using the new ed25519 host key")
+            }
         }
     }
 }
@@ -289,8 +313,8 @@ pub enum PlanFault {
     Home,
     /// Something in the home directory is a symbolic link, or not what it should be.
     HomeHasLinks,
-    /// The password could not be hashed.
-    Hash,
+    /// There are no random numbers for a password or a key.
+    Random,
     /// A part of the root cannot be looked at.
     Root(&'static str, RootFault),
 }
@@ -319,7 +343,7 @@ impl fmt::Display for PlanFault {
             Self::HomeHasLinks => f.write_str(
                 "the user's .ssh or authorized_keys is a symbolic link or of another kind",
             ),
-            Self::Hash => f.write_str("the password cannot be hashed"),
+            Self::Random => f.write_str("the kernel gives no random numbers"),
             Self::Root(path, fault) => write!(f, "{path}: {fault}"),
         }
     }
@@ -337,6 +361,8 @@ pub struct Context<'a> {
     pub today_days: u32,
     /// Sixteen bytes from the kernel's random source.
     pub salt: [u8; 16],
+    /// Thirty-two of them for a host key; without them the host keys stay as they are.
+    pub host_key_seed: Option<&'a [u8; 32]>,
     /// What to do.
     pub steps: Steps,
     /// How to do it.
@@ -407,6 +433,12 @@ fn fill(draft: &mut Draft<'_>) -> Outcome<()> {
         hostname::add(draft)?;
     }
     users::add(draft)?;
+    if steps.has(Step::Sshd) {
+        sshd::add(draft)?;
+    }
+    if steps.has(Step::HostKeys) {
+        hostkeys::add(draft)?;
+    }
     if steps.has(Step::CustomData) {
         custom::add(draft)?;
     }

@@ -921,6 +921,7 @@ mod tests {
         vm_id: "a-b",
         today_days: 20_000,
         salt: [0; 16],
+        host_key_seed: None,
         steps: Steps::ALL,
         settings: crate::engine::plan::Settings::DEFAULT,
     };
@@ -971,6 +972,7 @@ mod tests {
             // The clock and the random source do not stand still.
             let context = Context {
                 salt: [9; 16],
+                host_key_seed: None,
                 ..CONTEXT
             };
             root.apply(&plan::plan(&identity, &root, &context).ok().unwrap())

@@ -228,6 +228,13 @@ impl<'a> Draft<'a> {
         self.write(&place, content, purpose)
     }
 
+    /// Wants a file of the system, which is there, to go.
+    pub(super) fn remove(&mut self, path: &str, purpose: &str) {
+        let place = Place::system(path, 0);
+        self.plan
+            .push(&place, Action::Remove, format_args!("{purpose}"));
+    }
+
     /// Wants a directory to be there and to look like this.
     pub(super) fn directory(
         &mut self,

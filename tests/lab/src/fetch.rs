@@ -104,6 +104,15 @@ static SOURCES: &[Source] = &[
         ["openssh-client", "openssh", "openssh", "openssh-keygen"],
     ),
     source(
+        "sshd",
+        [
+            "openssh-server",
+            "openssh-server",
+            "openssh",
+            "openssh-server",
+        ],
+    ),
+    source(
         "busybox",
         ["busybox-static", "busybox", "busybox", "busybox-static"],
     ),

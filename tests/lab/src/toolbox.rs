@@ -13,7 +13,7 @@ use crate::fault::Fault;
 use crate::fetch::{Lab, Tool, create_directory, remove_directory};
 
 /// What the tests of this project compare with or talk to.
-pub const PROGRAMS: [&str; 15] = [
+pub const PROGRAMS: [&str; 18] = [
     "blkid",
     "bsdcpio",
     "cpio",
@@ -24,7 +24,10 @@ pub const PROGRAMS: [&str; 15] = [
     "ip",
     "isoinfo",
     "mkudffs",
+    "mount",
     "openssl",
+    "ssh-keygen",
+    "sshd",
     "udfinfo",
     "unshare",
     "xz",

@@ -1,0 +1,144 @@
+//! sshd's host keys: those of the image go, an Ed25519 key of this machine's own comes.
+//!
+//! A key that is in an image is every machine's that was made of it, and so are its certificates. Keys of
+//! other types are not made here: an RSA key takes up to two seconds, and no client of the last ten years
+//! needs one. Fedora and its kin (`sshd-keygen@`), Arch (`sshdgenkeys`), Alpine (`/etc/init.d/sshd`) and
+//! SUSE (`sshd-gen-keys-start`) make what is missing before they start sshd; Debian's sshd starts with the
+//! one key. Only where the configuration names other keys and nobody would make them, the image's own
+//! ssh-keygen is run. Follows `sshd_config(5)`, `HostKey`, and sshd(8), FILES.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::draft::{Draft, Place, ROOT, text};
+use super::sshd::{self, Config};
+use super::{Kind, Note, Outcome, RootView};
+use crate::wire::accounts;
+use crate::wire::hostkey::{self, HostKey};
+use crate::wire::sshd_config;
+
+const DIRECTORY: &str = "/etc/ssh";
+const PRIVATE: &str = "/etc/ssh/ssh_host_ed25519_key";
+const PUBLIC: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
+/// What the directory with the keys is called in a fault.
+const WHAT: &str = "/etc/ssh";
+/// Longest public key line that is shown.
+const PUBLIC_MAX: usize = 4096;
+/// Most old keys that are removed.
+const KEYS_MAX: usize = 64;
+
+/// Adds the removal of the image's host keys, and a new one.
+#[inline(never)]
+pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
+    let Some(seed) = draft.context.host_key_seed else {
+        return Ok(());
+    };
+    if !sshd::is_installed(draft)? {
+        return Ok(());
+    }
+    if !takes_ed25519(draft)? {
+        draft.note(Note::NoEd25519);
+    }
+    // ssh-keysign reads the keys as this group, where distributions want it to.
+    let group = draft.read_or_empty("/etc/group")?;
+    let keysign = accounts::group(&group, "ssh_keys").map(|gid| ((ROOT.0, gid), 0o640));
+    let mut looks = (ROOT, 0o600);
+
+    for name in old_keys(draft)? {
+        let path = text(format_args!("{DIRECTORY}/{name}"));
+        let Some(stat) = draft.stat(&path, WHAT)? else {
+            continue;
+        };
+        if stat.kind != Kind::File {
+            continue;
+        }
+        if keysign == Some((stat.owner, stat.mode)) {
+            looks = (stat.owner, stat.mode);
+        }
+        if path != PRIVATE && path != PUBLIC {
+            draft.remove(&path, "a host key of the image");
+        }
+    }
+
+    let key = HostKey::new(
+        seed,
+        &text(format_args!("root@{}", draft.identity.host_name)),
+    );
+    let (owner, mode) = looks;
+    let place = Place {
+        owner,
+        ..Place::system(PRIVATE, mode)
+    };
+    draft.write(&place, key.private, format_args!("new host key"))?;
+    draft.write_system(
+        PUBLIC,
+        0o644,
+        accounts::File::new(key.public.into_bytes()),
+        format_args!("its public half"),
+    )
+}
+
+/// Names what looks like a host key, its public half or its certificate.
+#[inline(never)]
+fn old_keys(draft: &Draft<'_>) -> Outcome<Vec<String>> {
+    let mut names = Vec::new();
+    draft.list(DIRECTORY, WHAT, &mut |name| {
+        if let Some(rest) = name.strip_prefix("ssh_host_")
+            && rest.contains("key")
+            && names.len() < KEYS_MAX
+        {
+            names.push(String::from(name));
+        }
+    })?;
+    Ok(names)
+}
+
+/// Tells whether sshd will use the new key.
+#[inline(never)]
+fn takes_ed25519(draft: &Draft<'_>) -> Outcome<bool> {
+    let Some(config) = Config::find(draft)? else {
+        return Ok(true);
+    };
+    let (mut listed, mut ours) = (false, false);
+    let mut algorithms = None;
+    config.read(&mut |setting| {
+        if !setting.global {
+            return;
+        }
+        let mut words = setting.words().into_iter();
+        if setting.is("HostKey") {
+            listed = true;
+            ours |= words.any(|path| path == PRIVATE);
+        } else if setting.is("HostKeyAlgorithms") && algorithms.is_none() {
+            algorithms = words.next();
+        }
+    });
+    let allowed = algorithms.is_none_or(|list| match list.as_bytes() {
+        [b'+' | b'^', ..] => true,
+        [b'-', ..] => !sshd_config::is_in(list.trim_start_matches('-'), hostkey::KIND),
+        _ => sshd_config::is_in(&list, hostkey::KIND),
+    });
+    Ok(allowed && (ours || !listed))
+}
+
+/// Tells whether a plan will need 32 secret bytes for a host key.
+pub fn makes_host_key(root: &dyn RootView) -> bool {
+    sshd::PROGRAMS
+        .iter()
+        .any(|path| matches!(root.stat(path), Ok(Some(_))))
+}
+
+/// Gives the machine's host key as a line of `known_hosts`, and its fingerprint as ssh-keygen shows it.
+///
+/// The address may be empty.
+#[inline(never)]
+pub fn host_key_lines(root: &dyn RootView, host_name: &str, address: &str) -> Option<[String; 2]> {
+    let file = root.read(PUBLIC, PUBLIC_MAX).ok()??;
+    let mut words = accounts::words(&file);
+    let kind = core::str::from_utf8(words.next()?).ok()?;
+    let body = core::str::from_utf8(words.next()?).ok()?;
+    let fingerprint = hostkey::fingerprint(body)?;
+    let comma = if address.is_empty() { "" } else { "," };
+    let known = text(format_args!("{host_name}{comma}{address} {kind} {body}"));
+    Some([known, fingerprint])
+}
