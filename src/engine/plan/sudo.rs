@@ -8,7 +8,7 @@
 use core::fmt;
 
 use super::draft::{Draft, ROOT, content, text};
-use super::{Kind, Note, Outcome, Sudo};
+use super::{Kind, Note, Outcome, Step, Sudo};
 use crate::wire::accounts;
 use crate::wire::names::UserName;
 use crate::wire::ovf::Password;
@@ -33,6 +33,8 @@ pub(super) fn add(draft: &mut Draft<'_>, name: &UserName) -> Outcome<()> {
     let asks = match (draft.context.settings.sudo, &draft.identity.password) {
         (Sudo::Never, _) => return Ok(()),
         (Sudo::WithoutPassword, _) | (Sudo::Auto, Password::None) => false,
+        (Sudo::Auto, Password::Given(_)) if draft.context.steps.has(Step::Password) => true,
+        (Sudo::Auto, _) => has_password(draft, name)?,
         _ => true,
     };
     let with = if asks { "with" } else { "without" };
@@ -77,6 +79,14 @@ pub(super) fn add(draft: &mut Draft<'_>, name: &UserName) -> Outcome<()> {
         )?;
     }
     Ok(())
+}
+
+/// Tells whether a user has a password before anything is changed.
+fn has_password(draft: &Draft<'_>, name: &UserName) -> Outcome<bool> {
+    let shadow = draft.read_or_empty("/etc/shadow")?;
+    let line = accounts::find(&shadow, name.as_str()).unwrap_or_default();
+    let hash = accounts::column(line, accounts::HASH).unwrap_or_default();
+    Ok(!matches!(hash, [] | [b'*' | b'!', ..]))
 }
 
 /// Adds a rule of doas, if there is doas; the last rule that matches counts.
