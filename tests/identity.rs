@@ -465,8 +465,9 @@ fn try_case(stem: &Path, root: &Root) -> String {
 
     // The plan as a person sees it is no place for the password.
     if let Password::Given(secret) = &identity.password {
-        let told = plan.to_string();
-        assert!(!told.contains(secret.expose_text()), "{told}");
+        let (told, password) = (plan.to_string(), secret.expose_text());
+        let is_there = told.contains(password) && !password.trim().is_empty();
+        assert!(!is_there, "{told}");
     }
     // Whoever does the same again has nothing to do.
     for change in &plan.changes {
