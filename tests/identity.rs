@@ -5,7 +5,7 @@
 //! `NAME.plan`. Cases share one installed system, `root/`, and one VM, day and salt. Lines of a plan file:
 //!
 //! * `steps LIST`: what is to be done, as in `--steps`; without it [`STEPS`].
-//! * `program PATH`: an empty program that the root has besides.
+//! * `program PATH`: an empty file, which may be run, that the root has besides.
 //! * `NAME=VALUE`: one for each fact of the identity, in the order of [`facts`].
 //! * `fault=TEXT`: why there is no identity, or no plan.
 //! * `note=TEXT`: one for each note, in their order.
@@ -31,9 +31,6 @@ use preroot::wire::ovf::Password;
 use preroot::wire::{imds, ovf};
 
 /// What is done in a case that does not say.
-/// Thirty-two bytes that are not random.
-const HOST_KEY_SEED: [u8; 32] = [3; 32];
-
 const STEPS: &str = "hostname,user,password,keys,sudo,customdata";
 
 const VM: &str = "91267c52-9f02-4cfe-b1f4-a4da7ebac2cf";
@@ -43,6 +40,8 @@ const TODAY: u32 = 20_414;
 const SALT: [u8; 16] = [
     12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27,
 ];
+/// Thirty-two bytes that are not random.
+const HOST_KEY_SEED: [u8; 32] = [3; 32];
 
 /// What in the root does not look as the files of a checkout do, and directories with nothing in them.
 const LOOKS: [(&str, u32, (u32, u32)); 12] = [
@@ -112,7 +111,7 @@ impl Root {
         self.0.insert(path.into(), node);
     }
 
-    /// Adds an empty program, with the directories above it.
+    /// Adds an empty file that may be run, with the directories above it.
     fn add_program(&mut self, path: &str) {
         for (at, _) in path.match_indices('/').skip(1) {
             if !self.0.contains_key(&path[..at]) {
