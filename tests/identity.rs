@@ -253,12 +253,6 @@ fn facts(identity: &Identity) -> Vec<String> {
     if identity.guest_proxy_agent {
         facts.push("guest-proxy-agent=yes".into());
     }
-    if identity.preprovisioned.as_str() != "None" {
-        facts.push(format!(
-            "preprovisioned={}",
-            identity.preprovisioned.as_str()
-        ));
-    }
     facts
 }
 

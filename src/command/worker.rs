@@ -24,7 +24,6 @@ use super::uplink::Uplink;
 use super::words::{Answer, Order};
 use crate::engine::backoff::earliest;
 use crate::engine::identity::Identity;
-use crate::engine::plan::PlanFault;
 use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
 use crate::linux::log::{Level, Log};
 use crate::linux::{clock, dmi, memory, poll};
@@ -475,13 +474,14 @@ impl Worker {
             );
             metadata = None;
         }
-        let has_admin = metadata
-            .as_ref()
-            .is_some_and(|found| found.admin_user_name.is_some());
+        // A machine of a pool that has no owner yet is no specialized one: it must not be reported ready.
+        let is_told = metadata.as_ref().is_some_and(|found| {
+            found.admin_user_name.is_some() || found.preprovisioned != Preprovisioned::No
+        });
         let sources = match (&disc, &metadata) {
             (Some(_), Some(_)) => "disc+imds",
             (Some(_), None) => "disc",
-            (None, _) if has_admin => "imds",
+            (None, _) if is_told => "imds",
             (None, _) => {
                 self.verdict = Verdict::Ready(Outcome::Specialized);
                 return;
@@ -495,9 +495,6 @@ impl Worker {
             );
         }
         let fault = match Identity::new(disc.map(|disc| *disc), metadata) {
-            Ok(identity) if identity.preprovisioned != Preprovisioned::No => {
-                PlanFault::Preprovisioned(identity.preprovisioned).to_string()
-            }
             Ok(identity) => {
                 self.host_name = String::from(identity.host_name.as_str());
                 clip(

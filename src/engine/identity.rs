@@ -96,8 +96,6 @@ pub struct Identity {
     pub guest_agent: bool,
     /// Whether the host wants to be spoken to through the guest proxy agent.
     pub guest_proxy_agent: bool,
-    /// Whether all of this is a pool machine's placeholder, to be applied to nothing.
-    pub preprovisioned: Preprovisioned,
 }
 
 /// Says which datum cannot be used, and why.
@@ -111,6 +109,8 @@ pub enum IdentityFault {
     PasswordLength(usize),
     /// The password has a character that no one can type or no file can hold.
     PasswordCharacter,
+    /// All of this is the placeholder of a machine of a pool.
+    Preprovisioned(Preprovisioned),
 }
 
 /// Shows the start of a refused name, fit for a log line.
@@ -129,6 +129,9 @@ impl fmt::Display for IdentityFault {
             }
             Self::PasswordLength(length) => {
                 write!(f, "unsupported password length={length} max={PASSWORD_MAX}")
+            }
+            Self::Preprovisioned(kind) => {
+                write!(f, "unsupported pre-provisioned VM type={}", kind.as_str())
             }
             Self::PasswordCharacter => f.write_str("unsupported password: it has a NUL or newline"),
         }
@@ -150,6 +153,10 @@ impl Identity {
     ) -> Result<Self, IdentityFault> {
         let metadata = metadata.unwrap_or_default();
         let mut disc = disc.unwrap_or_default();
+        let pool = disc.preprovisioned.max(metadata.preprovisioned);
+        if pool != Preprovisioned::No {
+            return Err(IdentityFault::Preprovisioned(pool));
+        }
         if let Some(name) = metadata.computer_name {
             disc.host_name = String::from(name);
         }
@@ -202,7 +209,6 @@ impl Identity {
             custom_data: disc.custom_data.or(metadata.user_data),
             guest_agent: disc.guest_agent,
             guest_proxy_agent: disc.guest_proxy_agent,
-            preprovisioned: disc.preprovisioned.max(metadata.preprovisioned),
         })
     }
 

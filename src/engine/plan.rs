@@ -31,7 +31,6 @@ use zeroize::Zeroizing;
 
 use super::identity::{Identity, Refusal};
 use crate::wire::names::UserName;
-use crate::wire::ovf::Preprovisioned;
 pub use custom::CUSTOM_DATA;
 use draft::Draft;
 pub use hostkeys::{host_key_lines, makes_host_key};
@@ -295,8 +294,6 @@ impl fmt::Display for Note {
 /// Says why there can be no plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlanFault {
-    /// The identity is the placeholder of a pool machine.
-    Preprovisioned(Preprovisioned),
     /// The user is one of the system's own.
     SystemUser(Box<UserName>, u32),
     /// The name is that of a group of the system.
@@ -322,9 +319,6 @@ pub enum PlanFault {
 impl fmt::Display for PlanFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Preprovisioned(kind) => {
-                write!(f, "unsupported pre-provisioned VM type={}", kind.as_str())
-            }
             Self::SystemUser(name, uid) => {
                 write!(f, "user '{name}' (uid {uid}) belongs to the system")
             }
@@ -413,9 +407,6 @@ pub fn plan(
     root: &dyn RootView,
     context: &Context<'_>,
 ) -> Result<Plan, PlanFault> {
-    if identity.preprovisioned != Preprovisioned::No {
-        return Err(PlanFault::Preprovisioned(identity.preprovisioned));
-    }
     let mut draft = Draft::new(identity, root, context);
     if !configured_for(root)?.is_some_and(|id| id.eq_ignore_ascii_case(context.vm_id)) {
         fill(&mut draft).map_err(|fault| *fault)?;

@@ -209,3 +209,14 @@ fn what_is_expected_and_not_there_is_noted() {
         azure.end().ready();
     });
 }
+
+#[test]
+fn pool_machine_without_a_disc_is_no_specialized_one() {
+    on_machine(|machine| {
+        let (run, heard) =
+            provision_without_disc(machine, "vm.pps = Savable\nvm.user =\nvm.computer_name =");
+        let reason = "unsupported pre-provisioned VM type=Savable";
+        run.exits(111).says(&format!("failed: {reason}"));
+        assert!(heard.failed().contains(reason));
+    });
+}

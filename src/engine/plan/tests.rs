@@ -409,17 +409,6 @@ fn with_nothing(user: &str) -> Identity {
 }
 
 #[test]
-fn pool_machine_gets_no_plan() {
-    let mut identity = with_key("ops");
-    identity.preprovisioned = Preprovisioned::Savable;
-    let fault = refused(&identity, &Memory::of("debian"));
-    assert_eq!(
-        fault.to_string(),
-        "unsupported pre-provisioned VM type=Savable"
-    );
-}
-
-#[test]
 fn root_without_accounts_is_refused() {
     let mut root = Memory::of("debian");
     root.0.remove("/etc/passwd");
