@@ -15,6 +15,7 @@ use crate::linux::log::{Level, Log};
 use crate::linux::mount::{self, Mounts};
 use crate::linux::root::Root;
 use crate::linux::{clock, files, inside};
+use crate::wire::kvp;
 use crate::wire::ovf::Password;
 use crate::wire::settings;
 use crate::wire::timestamp;
@@ -313,6 +314,22 @@ impl Rooted {
     /// Gives the lines by which people know this machine's host key.
     pub(super) fn host_key_lines(&self, host_name: &str, address: &str) -> Option<[String; 2]> {
         plan::host_key_lines(self.root()?, host_name, address)
+    }
+
+    /// Leaves what the platform is about to be told where the host's operators may find it, too; no
+    /// trouble with that is worth a word.
+    #[inline(never)]
+    pub(super) fn report_to_host(&mut self, report: &str, log: &Log) {
+        // What was written before this boot is about another one.
+        let boot = clock::unix_seconds().saturating_sub(clock::boottime().as_secs().cast_signed());
+        if self.is_here()
+            && self.make_writable(log).is_ok()
+            && let Some(root) = self.root()
+        {
+            let pool = root.read_since(plan::kvp::POOL, boot, kvp::POOL_MAX);
+            let pool = kvp::put(&pool.unwrap_or_default(), kvp::PROVISIONING_REPORT, report);
+            let _ = root.note(&plan::kvp::pool(pool));
+        }
     }
 
     /// Leaves on the root that the platform knows, and the report for whoever looks later.

@@ -98,6 +98,8 @@ struct Worker {
     /// The description of a failure, as the platform wants it.
     description: String,
     accepted: bool,
+    /// Whether the record for the host is written.
+    host_told: bool,
 }
 
 /// Does the work; `supervisor` hears how it ended, then that everything is released.
@@ -133,6 +135,7 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
         verdict: Verdict::Open,
         description: String::new(),
         accepted: false,
+        host_told: false,
         log,
     });
     let worker = &mut *worker;
@@ -277,6 +280,8 @@ impl Worker {
                         format_args!("root ok: it has its identity; only the report is missing"),
                     );
                     self.disc = Disc::Over;
+                    // The boot that did the rest has told the host, and the root is not to be touched.
+                    self.host_told = true;
                     self.applied = true;
                     self.verdict = Verdict::Ready(Outcome::Ready);
                 }

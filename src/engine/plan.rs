@@ -14,6 +14,7 @@ mod home;
 mod hostkeys;
 mod hostname;
 mod keys;
+pub mod kvp;
 mod markers;
 mod password;
 mod settings;

@@ -78,6 +78,16 @@ impl Root {
         })
     }
 
+    /// Reads a file unless it is from before `since`, in seconds since 1970, or cannot be read.
+    pub fn read_since(&self, path: &str, since: i64, limit: usize) -> Option<Vec<u8>> {
+        let fd = self.open_in(path, FILE_FLAGS).ok()?;
+        let changed = stat(fd.as_fd(), Act::Read).ok()?.st_mtime;
+        if changed < since {
+            return None;
+        }
+        self.read(path, limit).ok()?
+    }
+
     /// Finds the directory and the name that a change really means, through links where they may be.
     fn spot(&self, change: &Change) -> Result<Spot, RootFault> {
         let (system, user) =

@@ -29,6 +29,7 @@ pub mod http;
 pub mod imds;
 pub mod iso9660;
 pub mod json;
+pub mod kvp;
 pub mod moddep;
 pub mod names;
 pub mod ovf;

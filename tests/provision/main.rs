@@ -18,6 +18,7 @@ mod metadata;
 #[path = "../namespace/mod.rs"]
 mod namespace;
 mod options;
+mod pool;
 mod run;
 mod tools;
 mod trouble;

@@ -12,8 +12,9 @@ use crate::engine::wireserver;
 use crate::linux::log::Level;
 use crate::linux::{clock, files};
 use crate::wire::health::Health;
+use crate::wire::kvp;
 use crate::wire::report::{Outcome, clip};
-use crate::wire::timestamp::{micros, millis};
+use crate::wire::timestamp::{micros, millis, timestamp};
 
 impl Worker {
     /// Moves the conversation with the platform on; returns the end of the work when it is over.
@@ -47,6 +48,18 @@ impl Worker {
             Verdict::Open => None,
             Verdict::Ready(_) | Verdict::Failed => Some(()),
         };
+        if health.is_some() && !self.host_told {
+            self.host_told = true;
+            match &self.verdict {
+                // The root may be anywhere yet, and what becomes of it is not known.
+                Verdict::Open => {}
+                Verdict::Ready(_) => {
+                    let success = kvp::success(self.vm_id, &timestamp(clock::unix_seconds()));
+                    self.rooted.report_to_host(&success, &self.log);
+                }
+                Verdict::Failed => self.rooted.report_to_host(&self.description, &self.log),
+            }
+        }
         let outcome = self.exchange(now, health)?;
         let from = self.uplink.asked().saturating_sub(self.start);
         let to = self.since_start();
