@@ -40,6 +40,8 @@ preroot.NAME=VALUE, which has the last word:
   --root-password WHAT * lock, or keep (default)
   --customdata.exec YES * yes: run custom data that starts with #! once, in the
                       root, before Ready; no: keep it only (default)
+  --cloud-init WHAT * where it is installed: off (default), or userdata: let it
+                      act on the custom data, and on nothing else
   --timeout SECONDS   the whole budget; then the boot goes on (default: 1200)
   --dry-run           print what would be changed; change and report nothing
   --log WHERE         kmsg, stderr, or auto: a terminal if there is one, else

@@ -173,6 +173,7 @@ enum Name {
     SystemUsers,
     RootPassword,
     CustomDataExec,
+    CloudInit,
     // The others are needed before there is a root.
     Root,
     WaitRoot,
@@ -187,13 +188,14 @@ enum Name {
     OnFail,
 }
 
-static NAMES: [(&str, Name); 17] = [
+static NAMES: [(&str, Name); 18] = [
     ("ready", Name::Ready),
     ("steps", Name::Steps),
     ("sudo", Name::Sudo),
     ("system-users", Name::SystemUsers),
     ("root-password", Name::RootPassword),
     ("customdata.exec", Name::CustomDataExec),
+    ("cloud-init", Name::CloudInit),
     ("root", Name::Root),
     ("wait-root", Name::WaitRoot),
     ("platform", Name::Platform),
@@ -424,6 +426,9 @@ impl Options {
             }
             Name::CustomDataExec => {
                 self.settings.run_custom_data = word(value, "yes or no")? == 0;
+            }
+            Name::CloudInit => {
+                self.settings.cloud_init = word(value, "off or userdata")? != 0;
             }
             Name::Timeout => self.timeout = seconds(value)?,
             Name::DryRun => self.dry_run = word(value, "yes or no")? == 0,

@@ -34,6 +34,20 @@ const CLOUD_INIT: [&str; 3] = [
     "/bin/cloud-init",
     "/etc/cloud/cloud.cfg",
 ];
+/// What keeps cloud-init from doing anything.
+const DISABLED: &str = "/etc/cloud/cloud-init.disabled";
+/// Where cloud-init looks for the source that is a directory.
+const SEED: &str = "/var/lib/cloud/seed/nocloud";
+/// What cloud-init shall not do when it has the custom data: everything that is done.
+const CLOUD_INIT_RULES: &str = "\
+# preroot has provisioned this machine; only the custom data is left to act on.
+datasource_list: [NoCloud]
+users: []
+preserve_hostname: true
+ssh_deletekeys: false
+ssh_genkeytypes: [ed25519]
+network: {config: disabled}
+";
 const AZURE_INIT: [&str; 3] = [
     "/usr/bin/azure-init",
     "/usr/sbin/azure-init",
@@ -101,9 +115,9 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     if has_waagent(draft)? {
         waagent(draft)?;
     }
-    if has_any(draft, &CLOUD_INIT)? {
+    if has_any(draft, &CLOUD_INIT)? && !seeds_cloud_init(draft)? {
         draft.write_system(
-            "/etc/cloud/cloud-init.disabled",
+            DISABLED,
             0o644,
             File::default(),
             format_args!("keep cloud-init from provisioning again"),
@@ -121,6 +135,42 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     directory(draft)?;
     let purpose = format_args!("configured for VM {vm_id}");
     draft.write_system(CONFIGURED, 0o600, line(vm_id), purpose)
+}
+
+/// Leaves cloud-init the custom data, if there is any and that is wanted, from a source that says
+/// nothing else: that of Azure would provision again and report over us.
+#[inline(never)]
+fn seeds_cloud_init(draft: &mut Draft<'_>) -> Outcome<bool> {
+    let data = draft.identity.custom_data.as_ref();
+    let Some(data) = data.filter(|_| draft.context.settings.cloud_init) else {
+        return Ok(false);
+    };
+    let Some(data) = data.decode() else {
+        return Ok(false);
+    };
+    let host_name = draft.identity.host_name.as_str();
+    let id = draft.context.vm_id;
+    let meta = content(format_args!(
+        "instance-id: {id}\nlocal-hostname: {host_name}\n"
+    ));
+    let rules = File::new(CLOUD_INIT_RULES.as_bytes().to_vec());
+    let purpose = format_args!("leave cloud-init only the custom data");
+    if draft.has(DISABLED)? {
+        draft.remove(DISABLED, "leave cloud-init only the custom data");
+    }
+    draft.system_directory(SEED, 0o700, "custom data for cloud-init")?;
+    for (path, mode, content) in [
+        ("/etc/cloud/cloud.cfg.d/99-preroot.cfg", 0o644, rules),
+        ("/var/lib/cloud/seed/nocloud/meta-data", 0o600, meta),
+        (
+            "/var/lib/cloud/seed/nocloud/user-data",
+            0o600,
+            data.into_bytes(),
+        ),
+    ] {
+        draft.write_system(path, mode, content, purpose)?;
+    }
+    Ok(true)
 }
 
 /// Tells whether waagent is in the root.

@@ -4,6 +4,7 @@
 
 /// What was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct Settings {
     /// How the administrator becomes root.
     pub sudo: Sudo,
@@ -13,6 +14,8 @@ pub struct Settings {
     pub lock_root: bool,
     /// Whether custom data is run as a program.
     pub run_custom_data: bool,
+    /// Whether cloud-init, when it is in the root, is left to act on custom data.
+    pub cloud_init: bool,
 }
 
 impl Settings {
@@ -22,6 +25,7 @@ impl Settings {
         system_users: false,
         lock_root: false,
         run_custom_data: false,
+        cloud_init: false,
     };
 }
 

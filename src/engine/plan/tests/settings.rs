@@ -363,3 +363,39 @@ fn custom_data_that_is_no_script_does_not_run() {
         .find(|change| change.path == CUSTOM_DATA);
     assert_eq!(custom.unwrap().mode, 0o600);
 }
+
+#[test]
+fn cloud_init_is_off_or_has_the_custom_data_and_nothing_else() {
+    let left = Settings {
+        cloud_init: true,
+        ..Settings::DEFAULT
+    };
+    let (disabled, seed) = (
+        "/etc/cloud/cloud-init.disabled",
+        "/var/lib/cloud/seed/nocloud",
+    );
+    let mut root = Memory::of("debian");
+    let script = identity(SCRIPT, &[KEY]);
+    assert!(!chosen(&script, root.clone(), left).0.contains_key(seed));
+    root.directory("/etc/cloud");
+    root.file("/etc/cloud/cloud.cfg", "");
+    let off = chosen(&script, root.clone(), Settings::DEFAULT);
+    assert!(off.0.contains_key(disabled) && !off.0.contains_key(seed));
+    // There is nothing for it to do.
+    let none = chosen(&with_key("ops"), root.clone(), left);
+    assert!(none.0.contains_key(disabled) && !none.0.contains_key(seed));
+
+    // As a disk is found that was another machine's.
+    root.file(disabled, "");
+    let new = chosen(&script, root, left);
+    assert!(!new.0.contains_key(disabled));
+    assert_eq!(new.text(&format!("{seed}/user-data")), "#!/bin/sh\nid");
+    assert_eq!(new.looks(&format!("{seed}/user-data")), (0o600, (0, 0)));
+    assert_eq!(new.looks(seed), (0o700, (0, 0)));
+    assert_eq!(
+        new.text(&format!("{seed}/meta-data")),
+        format!("instance-id: {VM}\nlocal-hostname: vm-demo01\n")
+    );
+    let rules = new.text("/etc/cloud/cloud.cfg.d/99-preroot.cfg");
+    assert!(rules.contains("\ndatasource_list: [NoCloud]\n"));
+}
