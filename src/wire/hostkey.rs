@@ -20,8 +20,19 @@ const PRIVATE_START: &str = "-----BEGIN OPENSSH PRIVATE KEY-----\n";
 const PRIVATE_END: &str = "-----END OPENSSH PRIVATE KEY-----\n";
 /// How many letters OpenSSH puts on a line.
 const LINE: usize = 70;
-/// The private part is filled up to a multiple of this, even where nothing encrypts it.
-const BLOCK: usize = 8;
+
+/// What a private key file starts with: no cipher, no key for it, one pair, the length of its public half.
+const HEAD: &[u8] = b"openssh-key-v1\0\0\0\0\x04none\0\0\0\x04none\0\0\0\0\0\0\0\x01\0\0\0\x33";
+/// What a public key starts with.
+const PUBLIC: &[u8] = b"\0\0\0\x0bssh-ed25519\0\0\0\x20";
+/// Two numbers that are equal after a decryption that went well; nothing is encrypted here.
+const CHECK: &[u8] = &[1; 8];
+/// The length of the secret half: the seed, and once more the public half.
+const SECRET: &[u8] = b"\0\0\0\x40";
+/// The length of what comes before the comment in the private part.
+const BEFORE_COMMENT: usize = CHECK.len() + PUBLIC.len() + 32 + SECRET.len() + 64 + 4;
+/// Up to a multiple of eight bytes, the private part is filled with these.
+const FILL: &[u8] = &[1, 2, 3, 4, 5, 6, 7];
 /// Room for a private key with a comment as long as a host name can be.
 const ROOM: usize = 512;
 
@@ -47,40 +58,31 @@ impl HostKey {
             .compress()
             .to_bytes();
 
-        let mut blob = Vec::new();
-        field(&mut blob, KIND.as_bytes());
-        field(&mut blob, &point);
-        let mut public = String::from(KIND);
-        public.push(' ');
-        base64::encode(&blob, &mut public);
+        let mut body = String::new();
+        base64::encode(&[PUBLIC, &point].concat(), &mut body);
+        let public = [KIND, " ", &body, " ", comment, "\n"].concat();
 
+        let length = BEFORE_COMMENT.saturating_add(comment.len());
+        let fill = length.wrapping_neg() % 8;
         // Exactly one allocation each: a growing one would leave unwiped copies behind.
-        let mut secret = Zeroizing::new(Vec::with_capacity(ROOM));
-        // Equal numbers show that a decryption went well; here nothing is encrypted.
-        let check = [1; 8];
-        secret.extend_from_slice(&check);
-        secret.extend_from_slice(&blob);
-        let mut both = Zeroizing::new([0; 64]);
-        for (to, from) in both.iter_mut().zip(seed.iter().chain(&point)) {
-            *to = *from;
-        }
-        field(&mut secret, &*both);
-        field(&mut secret, comment.as_bytes());
-        for fill in 1..=BLOCK as u8 {
-            if secret.len().is_multiple_of(BLOCK) {
-                break;
-            }
-            secret.push(fill);
-        }
-
         let mut whole = Zeroizing::new(Vec::with_capacity(ROOM));
-        whole.extend_from_slice(b"openssh-key-v1\0");
-        field(&mut whole, b"none");
-        field(&mut whole, b"none");
-        field(&mut whole, b"");
-        whole.extend_from_slice(&1_u32.to_be_bytes());
-        field(&mut whole, &blob);
-        field(&mut whole, &secret);
+        for piece in [
+            HEAD,
+            PUBLIC,
+            &point,
+            &(length.saturating_add(fill) as u32).to_be_bytes(),
+            CHECK,
+            PUBLIC,
+            &point,
+            SECRET,
+            seed,
+            &point,
+            &(comment.len() as u32).to_be_bytes(),
+            comment.as_bytes(),
+            FILL.get(..fill).unwrap_or_default(),
+        ] {
+            whole.extend_from_slice(piece);
+        }
 
         let mut letters = Zeroizing::new(String::with_capacity(ROOM.saturating_mul(2)));
         base64::encode(&whole, &mut letters);
@@ -91,17 +93,8 @@ impl HostKey {
             private.push(b'\n');
         }
         private.extend_from_slice(PRIVATE_END.as_bytes());
-        public.push(' ');
-        public.push_str(comment);
-        public.push('\n');
         Self { private, public }
     }
-}
-
-/// Adds a length and as many bytes.
-fn field(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
-    out.extend_from_slice(bytes);
 }
 
 /// Gives the fingerprint of a public key's body as ssh-keygen shows it, `SHA256:` and 43 letters.

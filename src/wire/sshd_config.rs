@@ -124,7 +124,7 @@ impl Reader<'_> {
         };
         let mut scope = start;
         for line in accounts::lines(&content) {
-            let mut rest = valid(line).trim_matches(is_blank);
+            let mut rest = valid(line).trim_ascii();
             let keyword = cut(&mut rest);
             if keyword.starts_with('#') || rest.is_empty() {
                 continue;
@@ -177,18 +177,24 @@ impl Reader<'_> {
     #[inline(never)]
     fn expand(&self, directory: &str, pattern: &str, names: &mut Vec<String>) {
         // What comes before the first part with a wildcard is a directory, and the rest is for below.
-        let wild = pattern.find(['*', '?', '[', '\\']).unwrap_or(pattern.len());
-        let (before, _) = pattern.split_at_checked(wild).unwrap_or((pattern, ""));
-        if wild == pattern.len() {
+        let (mut start, mut end, mut wild) = (0, pattern.len(), false);
+        for (at, byte) in pattern.bytes().enumerate() {
+            match byte {
+                b'/' if wild => {
+                    end = at;
+                    break;
+                }
+                b'/' => start = at.saturating_add(1),
+                b'*' | b'?' | b'[' | b'\\' => wild = true,
+                _ => {}
+            }
+        }
+        if !wild {
             return insert(names, [directory, pattern].concat());
         }
-        let start = before.rfind('/').map_or(0, |at| at.saturating_add(1));
-        let (above, rest) = pattern.split_at_checked(start).unwrap_or(("", pattern));
-        let (part, below) = match rest.find('/') {
-            Some(at) => rest.split_at_checked(at).unwrap_or((rest, "")),
-            None => (rest, ""),
-        };
-        let directory = [directory, above].concat();
+        let piece = |from, to| pattern.get(from..to).unwrap_or_default();
+        let (part, below) = (piece(start, end), piece(end, pattern.len()));
+        let directory = [directory, piece(0, start)].concat();
         let mut found = Vec::new();
         self.files.list(&directory, &mut |name| {
             // A pattern finds no hidden file that it does not name.
@@ -235,6 +241,7 @@ impl Reader<'_> {
 }
 
 /// Puts a path in its place among others.
+#[inline(never)]
 fn insert(names: &mut Vec<String>, path: String) {
     if names.len() < NAMES_MAX {
         let place = names.iter().position(|name| *name > path);
@@ -253,25 +260,19 @@ fn valid(line: &[u8]) -> &str {
     }
 }
 
-fn is_blank(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\r' | '\n' | '\u{c}')
-}
-
 /// Takes the first word: up to white space or one `=`, or what is in quotes.
+#[inline(never)]
 fn cut<'a>(rest: &mut &'a str) -> &'a str {
-    let text = *rest;
-    if let Some(quoted) = text.strip_prefix('"') {
-        let (word, after) = quoted.split_once('"').unwrap_or((quoted, ""));
-        *rest = after.trim_start_matches(is_blank);
-        return word;
-    }
-    let end = text.find(|c| is_blank(c) || c == '=' || c == '"');
-    let (word, after) = text
-        .split_at_checked(end.unwrap_or(text.len()))
-        .unwrap_or((text, ""));
-    let after = after.trim_start_matches(is_blank);
-    let after = after.strip_prefix('=').unwrap_or(after);
-    *rest = after.trim_start_matches(is_blank);
+    let (text, is_end): (&str, fn(u8) -> bool) = match rest.strip_prefix('"') {
+        Some(quoted) => (quoted, |byte| byte == b'"'),
+        None => (rest, |byte| {
+            byte.is_ascii_whitespace() || matches!(byte, b'=' | b'"')
+        }),
+    };
+    let end = text.bytes().position(is_end).unwrap_or(text.len());
+    let (word, after) = text.split_at_checked(end).unwrap_or((text, ""));
+    let after = after.strip_prefix('"').unwrap_or(after).trim_ascii_start();
+    *rest = after.strip_prefix('=').unwrap_or(after).trim_ascii_start();
     word
 }
 
@@ -325,7 +326,7 @@ pub fn is_in(patterns: &str, name: &str) -> bool {
 }
 
 /// Tells whether the whole of `text` fits a pattern of `*`, `?`, `[...]` and escaped characters.
-fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let (mut pattern, mut text) = (pattern.as_bytes(), text.as_bytes());
     // Where to try again with one byte more for the last star.
     let mut again: Option<(&[u8], &[u8])> = None;

@@ -16,6 +16,7 @@ use super::{Kind, Note, Outcome, RootView};
 use crate::wire::accounts;
 use crate::wire::hostkey::{self, HostKey};
 use crate::wire::sshd_config;
+use crate::wire::sshkey::PublicKey;
 
 const DIRECTORY: &str = "/etc/ssh";
 const PRIVATE: &str = "/etc/ssh/ssh_host_ed25519_key";
@@ -83,10 +84,7 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
 fn old_keys(draft: &Draft<'_>) -> Outcome<Vec<String>> {
     let mut names = Vec::new();
     draft.list(DIRECTORY, WHAT, &mut |name| {
-        if let Some(rest) = name.strip_prefix("ssh_host_")
-            && rest.contains("key")
-            && names.len() < KEYS_MAX
-        {
+        if sshd_config::matches("ssh_host_*key*", name) && names.len() < KEYS_MAX {
             names.push(String::from(name));
         }
     })?;
@@ -134,9 +132,8 @@ pub fn makes_host_key(root: &dyn RootView) -> bool {
 #[inline(never)]
 pub fn host_key_lines(root: &dyn RootView, host_name: &str, address: &str) -> Option<[String; 2]> {
     let file = root.read(PUBLIC, PUBLIC_MAX).ok()??;
-    let mut words = accounts::words(&file);
-    let kind = core::str::from_utf8(words.next()?).ok()?;
-    let body = core::str::from_utf8(words.next()?).ok()?;
+    let key = PublicKey::parse(core::str::from_utf8(&file).ok()?).ok()?;
+    let (kind, body) = (key.kind(), key.body());
     let fingerprint = hostkey::fingerprint(body)?;
     let comma = if address.is_empty() { "" } else { "," };
     let known = text(format_args!("{host_name}{comma}{address} {kind} {body}"));

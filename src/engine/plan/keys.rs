@@ -105,16 +105,16 @@ fn place(file: &str, account: &Account<'_>) -> Option<String> {
             _ => return None,
         }
     }
-    // Nothing can be said of where a path with these leads.
-    let odd = |part: &str| matches!(part, "" | "." | "..");
     if !path.starts_with('/') {
         if file.eq_ignore_ascii_case("none") {
             return None;
         }
         path = text(format_args!("{home}/{path}"));
     }
-    let parts = path.strip_prefix('/')?;
-    (!parts.split('/').any(odd)).then_some(path)
+    // Nothing can be said of where a path with these leads.
+    let is_odd = |part: &[u8]| matches!(part, b"" | b"." | b"..");
+    let mut parts = path.as_bytes().split(|byte| *byte == b'/').skip(1);
+    (!parts.any(is_odd)).then_some(path)
 }
 
 /// Wants the directories between the home directory and a file, the last one the user's alone.

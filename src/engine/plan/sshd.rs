@@ -25,10 +25,12 @@ pub(super) const PROGRAMS: [&str; 4] = [
 /// The configuration: the administrator's, else the distribution's below /usr.
 const CONFIGS: [&str; 2] = [CONFIG, "/usr/etc/ssh/sshd_config"];
 const CONFIG: &str = "/etc/ssh/sshd_config";
-/// Files of our own; the first one unless it comes too late.
-const DROP_INS: [&str; 2] = [
+/// Where our values may go: a file of our own, unless it comes too late, else the main file, where
+/// nothing can come before.
+const WAYS: [&str; 3] = [
     "/etc/ssh/sshd_config.d/10-preroot.conf",
     "/etc/ssh/sshd_config.d/00-preroot.conf",
+    CONFIG,
 ];
 
 /// Between these lines the main file is ours.
@@ -222,32 +224,30 @@ fn decide(config: &Config<'_>) -> Outcome<(Option<Written>, Option<Box<str>>)> {
     let mut lines = content(format_args!(
         "{START}{PASSWORD} {value}\n{KEYBOARD} {value}\n{more}{END}"
     ));
-    for path in DROP_INS.into_iter().chain([CONFIG]) {
+    let mut way = CONFIG;
+    for path in WAYS {
+        way = path;
+        let mut tried = *config;
         if path == CONFIG {
             lines.extend_from_slice(without_ours(&main));
+            tried.path = CONFIG;
         }
-        let tried = Config {
-            path: if path == CONFIG { path } else { config.path },
-            new: Some((path, &lines)),
-            ..*config
-        };
+        tried.new = Some((path, &lines));
         logins = Logins::of(&tried, wanted);
         if logins.are(wanted, old) {
-            return Ok((Some((config.path, path, lines)), logins.otherwise));
+            break;
         }
     }
-    // At the start of the main file nothing can come before.
-    Ok((Some((config.path, CONFIG, lines)), logins.otherwise))
+    Ok((Some((config.path, way, lines)), logins.otherwise))
 }
 
 /// Tells whether a file has this word, in a comment or not.
 fn names(file: &[u8], word: &str) -> bool {
-    accounts::lines(file)
-        .flat_map(accounts::words)
-        .any(|found| {
-            let found = found.strip_prefix(b"#").unwrap_or(found);
-            found.eq_ignore_ascii_case(word.as_bytes())
-        })
+    // Words end at line breaks, too.
+    accounts::words(file).any(|found| {
+        let found = found.strip_prefix(b"#").unwrap_or(found);
+        found.eq_ignore_ascii_case(word.as_bytes())
+    })
 }
 
 /// Gives the main file without the lines that an earlier run put at its start.
