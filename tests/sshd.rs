@@ -427,7 +427,7 @@ fn after_a_plan_sshd_starts_and_has_the_wanted_values() {
             let again = planned(root, wanted);
             assert_eq!(apply(root, &again), 0, "{name} {wanted}: {again}");
 
-            let odd = plan.notes.contains(&Note::NoEd25519);
+            let odd = plan.notes.contains(&Note::HostKeysStay);
             // Where it is told to use other keys there is none but for this test.
             let mut key: &[&str] = &[];
             if odd {

@@ -31,8 +31,8 @@ preroot.NAME=VALUE, which has the last word:
   --ready WHEN *      rooted: report once the root is written and synced
                       early: report before; later: leave it to a later run;
                       never: do not report
-  --steps LIST *      of hostname,user,password,keys,sudo,customdata,markers
-                      (default: all; sshd,hostkeys are taken and not done yet)
+  --steps LIST *      of hostname,user,password,keys,sudo,sshd,hostkeys,
+                      customdata,markers (default: all)
   --sudo HOW *        nopasswd, password, never, or auto: with the password if
                       there is one, else without
   --system-users WHAT * allow: the user may be one below UID_MIN (never root);

@@ -588,13 +588,20 @@ impl Worker {
                     self.report
                         .phase("custom data", to, self.since_start(), format_args!(""));
                 }
-                let (address, _) = self.report.address.split_once('/').unwrap_or_default();
-                let lines = self.rooted.host_key_lines(&self.report.host_name, address);
-                for line in lines.iter().flatten() {
-                    self.log.line(Level::Info, format_args!("host key {line}"));
-                }
+                self.show_host_key();
                 self.verdict = Verdict::Ready(Outcome::Ready);
             }
+        }
+    }
+
+    /// Shows the machine's host key to whoever watches the console, to compare it with what a client sees.
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
+    fn show_host_key(&self) {
+        let (address, _) = self.report.address.split_once('/').unwrap_or_default();
+        let lines = self.rooted.host_key_lines(&self.report.host_name, address);
+        for line in lines.iter().flatten() {
+            self.log.line(Level::Info, format_args!("host key {line}"));
         }
     }
 

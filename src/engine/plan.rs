@@ -241,6 +241,8 @@ pub enum Note {
     NoKeysFile,
     /// sshd is told to use other host keys than the new one.
     NoEd25519,
+    /// The same, and nobody makes those that it is told to use.
+    HostKeysStay,
 }
 
 impl fmt::Display for Note {
@@ -288,6 +290,10 @@ impl fmt::Display for Note {
             Self::NoEd25519 => {
                 f.write_str("sshd's configuration keeps it from using the new ed25519 host key")
             }
+            Self::HostKeysStay => f.write_str(
+                "the image's host keys stay: sshd's configuration allows no ed25519 key, and \
+                 nothing here makes others",
+            ),
         }
     }
 }

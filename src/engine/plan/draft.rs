@@ -146,6 +146,16 @@ impl<'a> Draft<'a> {
         Ok(self.stat(path, path)?.is_some())
     }
 
+    /// Tells whether one of these paths leads to something.
+    pub(super) fn has_any(&self, paths: &[&'static str]) -> Outcome<bool> {
+        for path in paths {
+            if self.has(path)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Tells whether the last part of a path is itself a symbolic link.
     pub(super) fn is_link(&self, path: &str, what: &'static str) -> Outcome<bool> {
         self.root.is_link(path).map_err(|why| fault(what, why))

@@ -4,8 +4,8 @@
 //! other types are not made here: an RSA key takes up to two seconds, and no client of the last ten years
 //! needs one. Fedora and its kin (`sshd-keygen@`), Arch (`sshdgenkeys`), Alpine (`/etc/init.d/sshd`) and
 //! SUSE (`sshd-gen-keys-start`) make what is missing before they start sshd; Debian's sshd starts with the
-//! one key. Only where the configuration names other keys and nobody would make them, the image's own
-//! ssh-keygen is run. Follows `sshd_config(5)`, `HostKey`, and sshd(8), FILES.
+//! one key. Where the configuration wants other keys and nobody would make them, those of the image stay,
+//! and a note says so: an sshd without a key does not start. Follows `sshd_config(5)`, `HostKey`, and sshd(8), FILES.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -21,6 +21,14 @@ use crate::wire::sshkey::PublicKey;
 const DIRECTORY: &str = "/etc/ssh";
 const PRIVATE: &str = "/etc/ssh/ssh_host_ed25519_key";
 const PUBLIC: &str = "/etc/ssh/ssh_host_ed25519_key.pub";
+/// What makes keys of all types, whatever the configuration says, before sshd starts: Fedora's and Azure
+/// Linux's, Arch's, Alpine's. SUSE's makes none where the configuration names any.
+const KEY_MAKERS: [&str; 4] = [
+    "/usr/lib/systemd/system/sshd-keygen@.service",
+    "/usr/lib/systemd/system/sshd-keygen.service",
+    "/usr/lib/systemd/system/sshdgenkeys.service",
+    "/etc/init.d/sshd",
+];
 /// What the directory with the keys is called in a fault.
 const WHAT: &str = "/etc/ssh";
 /// Longest public key line that is shown.
@@ -34,10 +42,14 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     let Some(seed) = draft.context.host_key_seed else {
         return Ok(());
     };
-    if !sshd::is_installed(draft)? {
+    if !draft.has_any(&sshd::PROGRAMS)? {
         return Ok(());
     }
     if !takes_ed25519(draft)? {
+        if !draft.has_any(&KEY_MAKERS)? {
+            draft.note(Note::HostKeysStay);
+            return Ok(());
+        }
         draft.note(Note::NoEd25519);
     }
     // ssh-keysign reads the keys as this group, where distributions want it to.

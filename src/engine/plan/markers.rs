@@ -115,7 +115,7 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     if has_waagent(draft)? {
         waagent(draft)?;
     }
-    if has_any(draft, &CLOUD_INIT)? && !seeds_cloud_init(draft)? {
+    if draft.has_any(&CLOUD_INIT)? && !seeds_cloud_init(draft)? {
         draft.write_system(
             DISABLED,
             0o644,
@@ -123,7 +123,7 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
             format_args!("keep cloud-init from provisioning again"),
         )?;
     }
-    if has_any(draft, &AZURE_INIT)? {
+    if draft.has_any(&AZURE_INIT)? {
         draft.system_directory("/var/lib/azure-init", 0o700, "state of azure-init")?;
         draft.write_system(
             &text(format_args!("/var/lib/azure-init/{vm_id}.provisioned")),
@@ -175,16 +175,7 @@ fn seeds_cloud_init(draft: &mut Draft<'_>) -> Outcome<bool> {
 
 /// Tells whether waagent is in the root.
 pub(super) fn has_waagent(draft: &Draft<'_>) -> Outcome<bool> {
-    has_any(draft, &WAAGENT)
-}
-
-fn has_any(draft: &Draft<'_>, paths: &[&'static str]) -> Outcome<bool> {
-    for path in paths {
-        if draft.has(path)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    draft.has_any(&WAAGENT)
 }
 
 /// Leaves waagent what it would have left itself, so that it goes straight to its extensions.

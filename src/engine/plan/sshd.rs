@@ -158,20 +158,10 @@ impl Logins {
     }
 }
 
-/// Tells whether the image has an sshd.
-pub(super) fn is_installed(draft: &Draft<'_>) -> Outcome<bool> {
-    for path in PROGRAMS {
-        if draft.has(path)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
 /// Adds what makes sshd take passwords, or refuse them.
 #[inline(never)]
 pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
-    if !is_installed(draft)? {
+    if !draft.has_any(&PROGRAMS)? {
         return Ok(());
     }
     let (change, note) = {

@@ -835,8 +835,20 @@ fn host_key_that_sshd_will_not_use_is_noted() {
         ("HostKeyAlgorithms -ssh-rsa\n", false),
         ("HostKeyAlgorithms -ssh-ed*\n", true),
     ] {
-        let notes = planned(&with_key("ops"), &with_sshd(config)).notes;
+        let mut root = with_sshd(config);
+        root.file("/etc/ssh/ssh_host_rsa_key", "old");
+        let notes = planned(&with_key("ops"), &root).notes;
+        assert_eq!(notes.contains(&Note::HostKeysStay), is_noted, "{config}");
+        // Then there would be no key at all.
+        let new = after(&with_key("ops"), root.clone());
+        let stays = new.0.contains_key("/etc/ssh/ssh_host_rsa_key");
+        assert_eq!(stays, is_noted, "{config}");
+
+        root.file("/usr/lib/systemd/system/sshd-keygen@.service", "");
+        let notes = planned(&with_key("ops"), &root).notes;
         assert_eq!(notes.contains(&Note::NoEd25519), is_noted, "{config}");
+        let new = after(&with_key("ops"), root);
+        assert!(!new.0.contains_key("/etc/ssh/ssh_host_rsa_key"), "{config}");
     }
 }
 
