@@ -13,7 +13,7 @@ use crate::engine::identity::Identity;
 use crate::engine::plan::{self, Context, Plan, PlanFault, RootFault, RootView as _, Step};
 use crate::linux::log::{Level, Log};
 use crate::linux::mount::{self, Mounts};
-use crate::linux::root::Root;
+use crate::linux::root::{Below, Root};
 use crate::linux::{clock, files, inside};
 use crate::wire::kvp;
 use crate::wire::ovf::Password;
@@ -49,6 +49,8 @@ enum State {
     Awaited,
     Here {
         root: Root,
+        /// What fstab lists, mounted for as long as we work.
+        below: Option<Below>,
         path: String,
         made_writable: bool,
     },
@@ -81,8 +83,24 @@ pub(super) enum RootedFault {
     Plan(PlanFault),
     /// A change could not be made.
     Apply(String, RootFault),
-    /// The root is mounted read-only and cannot be made writable.
-    ReadOnly,
+    /// There is no root.
+    Missed,
+}
+
+impl RootedFault {
+    /// Says what a person should do.
+    pub(super) fn fix(&self) -> &'static str {
+        match self {
+            RootedFault::Plan(PlanFault::NoAccounts(_)) => {
+                "provision the deployment, whose /etc/passwd may be empty"
+            }
+            RootedFault::Plan(_) => "mend the image or the VM's options",
+            RootedFault::Apply(_, fault) if fault.is_read_only() => {
+                "give the image a writable /etc, /var and /home, as overlays or file systems"
+            }
+            RootedFault::Apply(..) | RootedFault::Missed => "mend the image",
+        }
+    }
 }
 
 impl fmt::Display for RootedFault {
@@ -90,7 +108,7 @@ impl fmt::Display for RootedFault {
         match self {
             RootedFault::Plan(fault) => fault.fmt(f),
             RootedFault::Apply(path, fault) => write!(f, "{path}: {fault}"),
-            RootedFault::ReadOnly => f.write_str("the root cannot be made writable"),
+            RootedFault::Missed => f.write_str("the root is not there"),
         }
     }
 }
@@ -125,7 +143,7 @@ impl Rooted {
     }
 
     /// Looks whether the root has come; tells so once.
-    pub(super) fn poll(&mut self, now: Duration) -> bool {
+    pub(super) fn poll(&mut self, now: Duration, log: &Log) -> bool {
         if !matches!(self.state, State::Awaited) {
             return false;
         }
@@ -134,9 +152,16 @@ impl Rooted {
                 None => true,
                 Some(mounts) => mounts.is_mount_point(path).unwrap_or(false),
             };
-            if here && let Ok(root) = Root::open(path) {
+            if here && let Ok(mut root) = Root::open(path) {
+                let below = Below::mount(&mut root, path, &mut |point, why| {
+                    log.line(
+                        Level::Warning,
+                        format_args!("note: {point} of fstab is not mounted: {why}"),
+                    );
+                });
                 self.state = State::Here {
                     root,
+                    below: Some(below),
                     path: path.clone(),
                     made_writable: false,
                 };
@@ -234,7 +259,7 @@ impl Rooted {
         vm_id: VmId,
     ) -> Result<Plan, RootedFault> {
         let Some(root) = self.root() else {
-            return Err(RootedFault::ReadOnly);
+            return Err(RootedFault::Missed);
         };
         let mut salt = [0; 16];
         // Only a password needs it, and on a cold machine the kernel takes a second to have it.
@@ -261,9 +286,9 @@ impl Rooted {
 
     /// Makes the changes and brings them to the disk.
     pub(super) fn apply(&mut self, plan: &Plan, log: &Log) -> Result<Counts, RootedFault> {
-        self.make_writable(log)?;
+        self.make_writable(log);
         let Some(root) = self.root() else {
-            return Err(RootedFault::ReadOnly);
+            return Err(RootedFault::Missed);
         };
         let applied = root.apply(plan).map_err(|(index, fault)| {
             let path = plan.changes.get(index).map(|change| change.path.clone());
@@ -322,10 +347,8 @@ impl Rooted {
     pub(super) fn report_to_host(&mut self, report: &str, log: &Log) {
         // What was written before this boot is about another one.
         let boot = clock::unix_seconds().saturating_sub(clock::boottime().as_secs().cast_signed());
-        if self.is_here()
-            && self.make_writable(log).is_ok()
-            && let Some(root) = self.root()
-        {
+        self.make_writable(log);
+        if let Some(root) = self.root() {
             let pool = root.read_since(plan::kvp::POOL, boot, kvp::POOL_MAX);
             let pool = kvp::put(&pool.unwrap_or_default(), kvp::PROVISIONING_REPORT, report);
             let _ = root.note(&plan::kvp::pool(pool));
@@ -337,9 +360,7 @@ impl Rooted {
     /// Nothing waits for the disk here: if the note is lost with the power, the next boot repeats
     /// the report, and nothing else.
     pub(super) fn note(&mut self, reported: Option<VmId>, report: Vec<u8>, log: &Log) -> bool {
-        if self.make_writable(log).is_err() {
-            return false;
-        }
+        self.make_writable(log);
         let Some(root) = self.root() else {
             return false;
         };
@@ -348,25 +369,34 @@ impl Rooted {
         root.note(&plan).is_ok()
     }
 
-    fn make_writable(&mut self, log: &Log) -> Result<(), RootedFault> {
-        if let State::Here {
+    /// Makes writable what can be.
+    ///
+    /// What cannot be is named by the first file that it does not take: a root that is read-only for good
+    /// may have a writable /etc and /var.
+    fn make_writable(&mut self, log: &Log) {
+        let State::Here {
             path,
             made_writable,
+            below,
             ..
         } = &mut self.state
-            && mount::is_read_only(path)
-        {
-            if mount::remount(path, true).is_err() {
-                return Err(RootedFault::ReadOnly);
-            }
+        else {
+            return;
+        };
+        if mount::is_read_only(path) && mount::remount(path, true).is_ok() {
             *made_writable = true;
             log.line(Level::Info, format_args!("root remounted writable for now"));
         }
-        Ok(())
+        if let Some(below) = below {
+            below.make_writable();
+        }
     }
 
     /// Leaves the root as it was mounted: whoever mounted it read-only may want to check it.
     pub(super) fn restore(&mut self, log: &Log) {
+        if let State::Here { below, .. } = &mut self.state {
+            *below = None;
+        }
         if let State::Here {
             path,
             made_writable: writable @ true,

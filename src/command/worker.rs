@@ -265,7 +265,7 @@ impl Worker {
 
     fn look_for_root(&mut self) {
         let now = clock::monotonic();
-        if self.rooted.poll(now) {
+        if self.rooted.poll(now, &self.log) {
             self.report
                 .phase("root", Duration::ZERO, self.since_start(), format_args!(""));
             let marked = self.rooted.marked(self.vm_id);
@@ -536,12 +536,7 @@ impl Worker {
         let from = self.since_start();
         let plan = match self.rooted.plan(&identity, &self.options, self.vm_id) {
             Ok(plan) => plan,
-            Err(fault) => {
-                return self.fail(
-                    format_args!("{fault}"),
-                    "mend the image or the VM's options",
-                );
-            }
+            Err(fault) => return self.fail(format_args!("{fault}"), fault.fix()),
         };
         for note in &plan.notes {
             self.log.line(Level::Warning, format_args!("note: {note}"));
@@ -561,7 +556,7 @@ impl Worker {
             return;
         }
         match self.rooted.apply(&plan, &self.log) {
-            Err(fault) => self.fail(format_args!("{fault}"), "mend the image"),
+            Err(fault) => self.fail(format_args!("{fault}"), fault.fix()),
             Ok(Counts { written, unchanged }) => {
                 let to = self.since_start();
                 self.report.written = written;

@@ -82,6 +82,13 @@ pub enum Act {
     WrongKind,
 }
 
+impl RootFault {
+    /// Tells whether the file system takes no writes.
+    pub fn is_read_only(self) -> bool {
+        self.errno == 30
+    }
+}
+
 impl fmt::Display for RootFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.act {
@@ -96,7 +103,7 @@ impl fmt::Display for RootFault {
             Act::Sync => "it cannot be brought to the disk",
             Act::Replace => "it cannot be replaced",
             Act::Remove => "it cannot be removed",
-            Act::Lock => "the account files are locked",
+            Act::Lock => "the account files cannot be locked",
             Act::WrongKind => "it is of another kind",
         })?;
         let why = match self.errno {
@@ -307,8 +314,8 @@ pub enum PlanFault {
     SystemGroup(Box<UserName>, u32),
     /// Nobody could log in: neither key nor password, and the user is not there yet.
     NoCredentials(Box<UserName>),
-    /// The root has no account files.
-    NoAccounts,
+    /// The root has no account files; what it seems to be instead.
+    NoAccounts(&'static str),
     /// The user's line in this file cannot be understood.
     DamagedLine(&'static str),
     /// Every user or group id is taken.
@@ -335,9 +342,7 @@ impl fmt::Display for PlanFault {
             Self::NoCredentials(name) => {
                 write!(f, "no usable public key and no password for user '{name}'")
             }
-            Self::NoAccounts => f.write_str(
-                "/etc/passwd is missing in the root: accounts kept elsewhere are not supported",
-            ),
+            Self::NoAccounts(what) => write!(f, "/etc/passwd is missing in the root{what}"),
             Self::DamagedLine(file) => write!(f, "the user's line in {file} is damaged"),
             Self::NoFreeId => f.write_str("no free user or group id"),
             Self::Home => f.write_str("the user's home directory is not an absolute path"),
@@ -424,6 +429,10 @@ pub fn plan(
 /// Adds the steps to a plan, in their order.
 fn fill(draft: &mut Draft<'_>) -> Outcome<()> {
     let steps = draft.context.steps;
+    // Before anything else: what has none is not an installed system, or not yet.
+    if !draft.has("/etc/passwd")? {
+        return Err(PlanFault::NoAccounts(what_it_is(draft)?).into());
+    }
     if draft.identity.guest_proxy_agent {
         draft.note(Note::GuestProxyAgent);
     }
@@ -444,6 +453,20 @@ fn fill(draft: &mut Draft<'_>) -> Outcome<()> {
         markers::add(draft)?;
     }
     Ok(())
+}
+
+/// Says what a root seems to be that has no account files.
+fn what_it_is(draft: &Draft<'_>) -> Outcome<&'static str> {
+    let signs = [
+        ("/ostree/repo", ": it is an ostree without its deployment"),
+        ("/usr/lib/passwd", ": its accounts are in /usr/lib/passwd"),
+    ];
+    for (sign, what) in signs {
+        if draft.has(sign)? {
+            return Ok(what);
+        }
+    }
+    Ok("")
 }
 
 #[cfg(test)]

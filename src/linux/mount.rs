@@ -213,7 +213,7 @@ pub enum MountFault {
 impl fmt::Display for MountFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoType => f.write_str("nothing known lies on it: name its type with rootfstype="),
+            Self::NoType => f.write_str("nothing known lies on it: name its type (rootfstype=)"),
             Self::UnknownType(name) => {
                 write!(
                     f,
@@ -223,7 +223,7 @@ impl fmt::Display for MountFault {
             Self::NotThatType(name) => {
                 write!(
                     f,
-                    "there is no sound {name} file system on it, or an option in rootflags= is wrong"
+                    "there is no sound {name} file system on it, or a mount option is wrong"
                 )
             }
             Self::NoDevice => f.write_str("the device is gone"),
@@ -234,7 +234,7 @@ impl fmt::Display for MountFault {
             ),
             Self::Unreadable => f.write_str("the device reports a read error"),
             Self::NoTarget => f.write_str("there is no directory to mount it on"),
-            Self::LongOptions => f.write_str("rootflags= is too long"),
+            Self::LongOptions => f.write_str("the mount options are too long"),
             Self::Kernel(errno) => write!(f, "the kernel refuses: {errno}"),
         }
     }
@@ -274,6 +274,26 @@ pub fn mount_disc(device: &str, target: &str) -> Result<Mounted, MountFault> {
     let options = Options::parse(SAFE | MountFlags::RDONLY, "").ok_or(MountFault::LongOptions)?;
     make_target(target)?;
     mount_first(device, &["udf", "iso9660"], &options, target)
+}
+
+/// Mounts a file system read-only on a directory that is there, by the first of `types` that fits.
+///
+/// `options` are those of fstab; what comes back tells whether they want it read-only for good.
+pub fn mount_read_only(
+    device: &str,
+    types: &[&str],
+    options: &str,
+    target: &str,
+) -> Result<Mounted, MountFault> {
+    let mut options =
+        Options::parse(MountFlags::empty(), options).ok_or(MountFault::LongOptions)?;
+    let read_only = options.flags.contains(MountFlags::RDONLY);
+    options.flags |= MountFlags::RDONLY;
+    let mounted = mount_first(device, types, &options, target)?;
+    Ok(Mounted {
+        read_only,
+        ..mounted
+    })
 }
 
 fn make_target(target: &str) -> Result<(), MountFault> {

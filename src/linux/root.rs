@@ -5,6 +5,7 @@
 //! `engine::plan`'s.
 
 mod apply;
+mod below;
 mod labels;
 
 use alloc::ffi::CString;
@@ -19,6 +20,7 @@ use rustix::io::Errno;
 use super::{content, path};
 use crate::engine::plan::{Act, Change, Kind, RootFault, RootView, Stat, TEMPORARY};
 pub use apply::Applied;
+pub use below::{Below, NotMounted};
 
 /// Most links that are followed to the file that is replaced, as in the kernel.
 const LINKS_MAX: usize = 40;

@@ -21,6 +21,7 @@ pub mod cmdline;
 pub mod dhcp;
 pub mod disc;
 pub mod file_contexts;
+pub mod fstab;
 pub mod goalstate;
 pub mod gpt;
 pub mod health;

@@ -10,9 +10,11 @@
 //! that it was skipped, but fails where `CI` or `PREROOT_STRICT` is set.
 
 mod azure;
+mod below;
 mod discs;
 mod foreign;
 mod healthy;
+mod hostile;
 mod machine;
 mod metadata;
 #[path = "../namespace/mod.rs"]

@@ -9,6 +9,7 @@ use super::draft::{Draft, Place, text};
 use super::users::Account;
 use super::{Kind, Note, Outcome, Stat, TEMPORARY};
 use crate::wire::accounts;
+use crate::wire::fstab;
 
 const SKEL: &str = "/etc/skel";
 /// What the home directory is called in a fault.
@@ -75,19 +76,9 @@ fn will_be_hidden(draft: &Draft<'_>, home: &str) -> Outcome<bool> {
     const FSTAB: &str = "/etc/fstab";
     let fstab = draft.read_or_empty(FSTAB)?;
     let root = draft.stat("/", FSTAB)?.map(|stat| stat.device);
-    for line in accounts::lines(&fstab) {
-        let mut words = accounts::words(line);
-        let (Some(source), Some(point)) = (words.next(), words.next()) else {
-            continue;
-        };
-        let point = core::str::from_utf8(point)
-            .unwrap_or_default()
-            .trim_end_matches('/');
-        let above = home
-            .strip_prefix(point)
-            .is_some_and(|rest| matches!(rest.as_bytes().first(), None | Some(b'/')));
-        if !source.starts_with(b"#") && !point.is_empty() && above {
-            let here = draft.stat(point, FSTAB)?.map(|stat| stat.device);
+    for entry in accounts::lines(&fstab).filter_map(fstab::Entry::parse) {
+        if entry.holds(home) {
+            let here = draft.stat(&entry.point, FSTAB)?.map(|stat| stat.device);
             if here.is_none() || here == root {
                 return Ok(true);
             }

@@ -412,7 +412,17 @@ fn with_nothing(user: &str) -> Identity {
 fn root_without_accounts_is_refused() {
     let mut root = Memory::of("debian");
     root.0.remove("/etc/passwd");
-    assert_eq!(refused(&with_key("ops"), &root), PlanFault::NoAccounts);
+    assert_eq!(refused(&with_key("ops"), &root), PlanFault::NoAccounts(""));
+    root.file("/usr/lib/passwd", "root:x:0:0::/:/bin/sh\n");
+    assert_eq!(
+        refused(&with_key("ops"), &root).to_string(),
+        "/etc/passwd is missing in the root: its accounts are in /usr/lib/passwd"
+    );
+    root.file("/ostree/repo", "");
+    assert_eq!(
+        refused(&with_key("ops"), &root).to_string(),
+        "/etc/passwd is missing in the root: it is an ostree without its deployment"
+    );
     let mut root = Memory::of("debian");
     root.file("/etc/passwd", "root:x:0:0::/:/bin/sh\nops:x:1000\n");
     assert_eq!(

@@ -99,7 +99,7 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
         login_defs: draft.read_or_empty("/etc/login.defs")?,
         useradd: draft.read_or_empty("/etc/default/useradd")?,
     };
-    let passwd = draft.read(PASSWD)?.ok_or(PlanFault::NoAccounts)?;
+    let passwd = draft.read_or_empty(PASSWD)?;
 
     let known = accounts::user(&passwd, name.as_str());
     let new = known.is_none();
