@@ -8,6 +8,7 @@
 #[cfg(not(target_env = "musl"))]
 extern crate std;
 
+use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::{c_char, c_int};
 
 use preroot::command;
@@ -28,8 +29,29 @@ const CLAIM: Claim = unsafe { Claim::array(PLACE) };
 
 // SAFETY: this program never has a second thread, and no signal handlers.
 #[global_allocator]
-static ALLOCATOR: TalcSyncCell<Claim, DefaultBinning> =
-    unsafe { TalcSyncCell::new(TalcCell::new(CLAIM)) };
+static ALLOCATOR: Wiping = Wiping(unsafe { TalcSyncCell::new(TalcCell::new(CLAIM)) });
+
+/// Wipes what is given back: passwords are in texts that libraries make and drop as they like.
+///
+/// A block that grows or shrinks is always a new one, so that the old one is wiped too.
+struct Wiping(TalcSyncCell<Claim, DefaultBinning>);
+
+// SAFETY: every block is the inner allocator's; it is written to only while it is still the caller's.
+unsafe impl GlobalAlloc for Wiping {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promises are the same.
+        unsafe { self.0.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the block has this size, and nobody reads it any more.
+        unsafe { block.write_bytes(0, layout.size()) };
+        // Nobody reads it: the compiler must not conclude that nobody needs the zeros.
+        core::hint::black_box(block);
+        // SAFETY: the caller's promises are the same.
+        unsafe { self.0.dealloc(block, layout) };
+    }
+}
 
 /// Where the C start-up code hands over.
 #[unsafe(no_mangle)]

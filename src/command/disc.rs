@@ -195,6 +195,7 @@ fn work(channel: &Channel, options: &Options) {
         }
         Search::NobodyAsks => return,
     };
+    process::wipe_stack();
     wait_for_eject(channel, drive);
 }
 

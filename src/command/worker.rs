@@ -26,7 +26,7 @@ use crate::engine::backoff::earliest;
 use crate::engine::identity::Identity;
 use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
 use crate::linux::log::{Level, Log};
-use crate::linux::{clock, dmi, memory, poll};
+use crate::linux::{clock, dmi, memory, poll, process};
 use crate::wire::health::Failure;
 use crate::wire::names::HostName;
 use crate::wire::ovf::{self, CustomData, Preprovisioned, Provisioning};
@@ -529,12 +529,20 @@ impl Worker {
         if !matches!(self.who, Who::Known(_)) {
             return;
         }
-        let Who::Known(identity) = core::mem::replace(&mut self.who, Who::Settled) else {
-            return;
-        };
+        if let Who::Known(identity) = core::mem::replace(&mut self.who, Who::Settled) {
+            self.apply(&identity);
+            // With the identity goes the last that knew the password, but for what it left behind.
+            drop(identity);
+            process::wipe_stack();
+        }
+    }
+
+    // Kept apart: a larger frame costs its caller more than the call, and what was on it can be wiped.
+    #[inline(never)]
+    fn apply(&mut self, identity: &Identity) {
         self.applied = true;
         let from = self.since_start();
-        let plan = match self.rooted.plan(&identity, &self.options, self.vm_id) {
+        let plan = match self.rooted.plan(identity, &self.options, self.vm_id) {
             Ok(plan) => plan,
             Err(fault) => return self.fail(format_args!("{fault}"), fault.fix()),
         };

@@ -14,6 +14,9 @@ use super::sys;
 /// What a shell shows for a process that ended by SIGABRT; ours ends so when it panics.
 const ABORTED: i32 = 134;
 
+/// How much of the stack [`wipe_stack`] overwrites.
+const STACK_WIPED: usize = 32 * 1024;
+
 /// The most arguments, and the most variables, that [`exec`] passes on.
 const MAX_STRINGS: usize = 64;
 
@@ -62,6 +65,15 @@ fn bytes(text: *const c_char) -> &'static [u8] {
     }
     // SAFETY: `Arguments::new` was promised C strings that live as long as the process.
     unsafe { CStr::from_ptr(text) }.to_bytes()
+}
+
+/// Overwrites what earlier and deeper calls have left on the stack.
+#[inline(never)]
+#[expect(clippy::large_stack_arrays, reason = "the stack is what it is about")]
+pub fn wipe_stack() {
+    // As deep as it has ever been by then: more would only cost memory.
+    let mut stack = [0_u8; STACK_WIPED];
+    core::hint::black_box(&mut stack);
 }
 
 /// Ends the process as a bug does. No signal: PID 1 would survive it.

@@ -16,6 +16,7 @@ mod foreign;
 mod healthy;
 mod hostile;
 mod machine;
+mod memory;
 mod metadata;
 #[path = "../namespace/mod.rs"]
 mod namespace;

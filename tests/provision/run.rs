@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
@@ -176,17 +177,8 @@ pub(crate) struct Process {
 ///
 /// `/proc` is the machine's, so it lists those of other tests too, and by other numbers.
 pub(crate) fn processes() -> Vec<Process> {
-    let here = fs::read_link("/proc/self/ns/net").unwrap();
-    let program = fs::canonicalize(PROGRAM).unwrap();
     let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let process = entry.path();
-        // What is not a process, not ours to look at, or just ending has none of these.
-        let is_ours = fs::read_link(process.join("exe")).is_ok_and(|exe| exe == program)
-            && fs::read_link(process.join("ns/net")).is_ok_and(|net| net == here);
-        if !is_ours {
-            continue;
-        }
+    for process in our_places() {
         let read = |name: &str| fs::read_to_string(process.join(name)).unwrap_or_default();
         let status = read("status");
         let field = |name| {
@@ -202,6 +194,23 @@ pub(crate) fn processes() -> Vec<Process> {
                 number: number.parse().unwrap(),
                 _state: format!("{} in {}", field("State:").trim(), read("wchan")),
             });
+        }
+    }
+    found
+}
+
+/// Gives the directories of these processes in `/proc`.
+pub(crate) fn our_places() -> Vec<PathBuf> {
+    let here = fs::read_link("/proc/self/ns/net").unwrap();
+    let program = fs::canonicalize(PROGRAM).unwrap();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let process = entry.path();
+        // What is not a process, not ours to look at, or just ending has none of these.
+        let is_ours = fs::read_link(process.join("exe")).is_ok_and(|exe| exe == program)
+            && fs::read_link(process.join("ns/net")).is_ok_and(|net| net == here);
+        if is_ours {
+            found.push(process);
         }
     }
     found
