@@ -7,6 +7,7 @@ mod apt;
 pub mod arch;
 pub mod boot;
 mod cargo;
+pub mod debian;
 pub mod disc;
 pub mod elf;
 pub mod expected;

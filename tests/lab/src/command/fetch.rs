@@ -6,7 +6,7 @@ use lab::arch::Arch;
 use lab::fault::Fault;
 use lab::fetch::{Lab, known_programs};
 use lab::kernel::Kernel;
-use lab::{progress, rootfs};
+use lab::{debian, progress, rootfs};
 use lexopt::prelude::*;
 
 use super::usage;
@@ -17,8 +17,9 @@ Fetches what the other verbs would fetch when they need it, into target/lab/.
 
 Usage: cargo lab fetch [OPTION]... [THING]...
 
-  THING           `kernel`, `root` (the root disk), or a program such as mkudffs;
-                  default: all that `cargo lab boot` needs
+  THING           `kernel`, `root` (the root disk), `debian` (a system with other
+                  agents), or a program such as mkudffs; default: all that
+                  `cargo lab boot` needs
   --arch ARCH     for which machine: x86_64 (default), aarch64
   --list          list the programs that can be fetched
 
@@ -53,6 +54,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, Fault> {
         let at = match thing.as_str() {
             "kernel" => Kernel::fetch(&lab, arch)?.image,
             "root" => rootfs::image(&lab, arch)?,
+            "debian" => debian::archive(&lab)?,
             program if known_programs().any(|known| known == program) => {
                 lab.tool(program)?.program().to_owned()
             }
