@@ -214,19 +214,22 @@ fn waagent(draft: &mut Draft<'_>) -> Outcome<()> {
 </Environment>
 "#
     ));
-    for (path, content) in [
-        ("/var/lib/waagent/ovf-env.xml", document),
+    for (path, mode, content) in [
+        // What it makes of the mode itself, at each start.
+        ("/var/lib/waagent/ovf-env.xml", 0o400, document),
         (
             "/var/lib/waagent/published_hostname",
+            0o600,
             content(format_args!("{host_name}")),
         ),
         (
             "/var/lib/waagent/provisioned",
+            0o600,
             content(format_args!("{}", draft.context.vm_id)),
         ),
     ] {
         let purpose = format_args!("keep waagent from provisioning again");
-        draft.write_system(path, 0o600, content, purpose)?;
+        draft.write_system(path, mode, content, purpose)?;
     }
     if !agent {
         draft.write_system(
