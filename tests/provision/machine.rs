@@ -43,7 +43,14 @@ pub(crate) struct Machine {
 /// As an ordinary user that takes more than one user id, because the files of the admin user belong
 /// to another one than root's.
 pub(crate) fn on_machine(body: impl FnOnce(&Machine)) {
-    let mut options = vec!["--net", "--mount", "--pid", "--fork", "--kill-child"];
+    let mut options = vec![
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--uts",
+    ];
     if !rustix::process::geteuid().is_root() {
         options.extend(["--user", "--map-root-user", "--map-auto"]);
     }

@@ -11,6 +11,7 @@
 
 mod azure;
 mod below;
+mod coexistence;
 mod discs;
 mod foreign;
 mod healthy;

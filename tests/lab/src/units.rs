@@ -8,6 +8,7 @@ use std::ffi::OsString;
 
 use crate::arch::Arch;
 use crate::cargo;
+use crate::debian;
 use crate::fault::Fault;
 use crate::fetch::{Lab, Tool};
 use crate::progress;
@@ -25,6 +26,7 @@ const OPENAT2_TESTS: [&str; 2] = [
 /// Runs every test of the workspace on this machine.
 pub fn on_host(lab: &Lab) -> Result<(), Fault> {
     let tools = toolbox::fill(lab, &toolbox::PROGRAMS)?;
+    debian::archive(lab)?;
     let mut command = cargo::command(lab, "test");
     command
         .args(["--workspace", "--no-fail-fast"])
