@@ -27,6 +27,8 @@ const USUAL: [&str; 2] = ["/sysroot", "/new_root"];
 const USUAL_WAIT: Duration = Duration::from_secs(90);
 /// How long custom data may run: the platform is told after it.
 const CUSTOM_DATA_LIMIT: Duration = Duration::from_mins(5);
+/// What is said of custom data that was killed.
+const KILLED: i32 = 137;
 /// Where in the root its output goes.
 const OUTPUT: &str = "/var/lib/preroot/custom-data.log";
 /// Our own settings.
@@ -323,17 +325,16 @@ impl Rooted {
         let start = clock::monotonic();
         let ended = inside::run(path, plan::CUSTOM_DATA, OUTPUT, limit);
         let ms = timestamp::millis(clock::monotonic().saturating_sub(start));
-        match ended.map(rustix::process::WaitStatus::exit_status) {
-            Ok(Some(0)) => log.line(Level::Info, format_args!("custom data ok exit=0 ms={ms}")),
-            Ok(Some(code)) => log.line(
-                Level::Warning,
-                format_args!("custom data failed exit={code} ms={ms} fix=\"see {OUTPUT}\""),
-            ),
-            Ok(None) | Err(_) => log.line(
-                Level::Warning,
-                format_args!("custom data was killed ms={ms} fix=\"see {OUTPUT}\""),
-            ),
-        }
+        // As shells have it: what was killed ended with 128 and the signal's number.
+        let code = ended.map_or(KILLED, |status| status.exit_status().unwrap_or(KILLED));
+        let (level, fix) = match code {
+            0 => (Level::Info, ""),
+            _ => (Level::Warning, " fix=\"see its output in custom-data.log\""),
+        };
+        log.line(
+            level,
+            format_args!("custom data ended exit={code} ms={ms}{fix}"),
+        );
     }
 
     /// Gives the lines by which people know this machine's host key.

@@ -435,10 +435,10 @@ fn custom_data_runs_in_the_root_once_and_only_when_it_is_asked_for() {
         let run = machine.provision(&asked);
         run.exits(0)
             .says("preroot: running custom data, for ")
-            .says("preroot: custom data failed exit=3")
+            .says("preroot: custom data ended exit=3")
             .says("ready reported");
         let at = |words| run.stderr.find(words).unwrap();
-        assert!(at("custom data failed") < at("ready reported"), "{run}");
+        assert!(at("custom data ended") < at("ready reported"), "{run}");
         assert_eq!(machine.read("etc/ran"), "ran\n");
         let output = machine.read("var/lib/preroot/custom-data.log");
         assert!(output.starts_with("/\n0\n/"), "{output}");
