@@ -29,7 +29,9 @@ const USUAL_WAIT: Duration = Duration::from_secs(90);
 const CUSTOM_DATA_LIMIT: Duration = Duration::from_mins(5);
 /// What is said of custom data that was killed.
 const KILLED: i32 = 137;
-/// Where in the root its output goes.
+/// How long ssh-keygen may take for a key: an RSA key takes a second or two.
+const HOST_KEY_LIMIT: Duration = Duration::from_secs(30);
+/// Where in the root the output of custom data goes.
 const OUTPUT: &str = "/var/lib/preroot/custom-data.log";
 /// Our own settings.
 const SETTINGS: &str = "/etc/preroot.conf";
@@ -323,7 +325,7 @@ impl Rooted {
             format_args!("running custom data, for {} s at most", limit.as_secs()),
         );
         let start = clock::monotonic();
-        let ended = inside::run(path, plan::CUSTOM_DATA, OUTPUT, limit);
+        let ended = inside::run(path, plan::CUSTOM_DATA, &[], Some(OUTPUT), limit);
         let ms = timestamp::millis(clock::monotonic().saturating_sub(start));
         // As shells have it: what was killed ended with 128 and the signal's number.
         let code = ended.map_or(KILLED, |status| status.exit_status().unwrap_or(KILLED));
@@ -335,6 +337,26 @@ impl Rooted {
             level,
             format_args!("custom data ended exit={code} ms={ms}{fix}"),
         );
+    }
+
+    /// Makes the host keys that the root's own program shall make, as a plan says.
+    // Out of line: it is rare.
+    #[inline(never)]
+    pub(super) fn make_host_keys(&self, types: &[&'static str], log: &Log) {
+        let State::Here { path, .. } = &self.state else {
+            return;
+        };
+        for kind in types {
+            let file = ["/etc/ssh/ssh_host_", kind, "_key"].concat();
+            let arguments = ["-q", "-t", kind, "-N", "", "-f", &file];
+            let ended = inside::run(path, plan::SSH_KEYGEN, &arguments, None, HOST_KEY_LIMIT);
+            if !ended.is_ok_and(|status| status.exit_status() == Some(0)) {
+                log.line(
+                    Level::Warning,
+                    format_args!("note: ssh-keygen did not make {file}: sshd goes without it"),
+                );
+            }
+        }
     }
 
     /// Gives the lines by which people know this machine's host key.

@@ -584,6 +584,11 @@ impl Worker {
                         millis(to.saturating_sub(from))
                     ),
                 );
+                if !plan.host_key_types.is_empty() {
+                    self.rooted.make_host_keys(&plan.host_key_types, &self.log);
+                    self.report
+                        .phase("host keys", to, self.since_start(), format_args!(""));
+                }
                 if plan.run_custom_data {
                     // The other half is for the report.
                     let left = self.deadline.saturating_sub(clock::monotonic());

@@ -34,7 +34,7 @@ use super::identity::{Identity, Refusal};
 use crate::wire::names::UserName;
 pub use custom::CUSTOM_DATA;
 use draft::Draft;
-pub use hostkeys::{host_key_lines, makes_host_key};
+pub use hostkeys::{SSH_KEYGEN, host_key_lines, makes_host_key};
 pub use markers::{configured_for, notes, reported_for};
 pub use settings::{Settings, Sudo};
 pub use steps::{Step, Steps, StepsFault};
@@ -384,6 +384,8 @@ pub struct Plan {
     pub notes: Vec<Note>,
     /// Whether [`CUSTOM_DATA`] is to be run when all is written.
     pub run_custom_data: bool,
+    /// Types of host keys that the root's [`SSH_KEYGEN`] is to make when all is written.
+    pub host_key_types: Vec<&'static str>,
 }
 
 impl Plan {
@@ -397,6 +399,9 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for change in &self.changes {
             writeln!(f, "{change}")?;
+        }
+        for kind in &self.host_key_types {
+            writeln!(f, "{:<25}{SSH_KEYGEN}  ({kind}, in the root)", "run")?;
         }
         if self.run_custom_data {
             writeln!(f, "{:<25}{CUSTOM_DATA}  (as root, in the root)", "run")?;

@@ -4,6 +4,8 @@
 //! sees is arranged, in a mount namespace that ends with it: its root, and in that the kernel's file
 //! systems as this process sees them.
 
+use alloc::ffi::CString;
+use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::time::Duration;
 
@@ -33,18 +35,19 @@ const NOT_RUN: i32 = 126;
 const NOT_FOUND: i32 = 127;
 
 /// Runs `program` in the root at `root`, and all that it starts in its session, for `limit` at most;
-/// what it prints goes to the file `output` there.
+/// what it prints goes to the file `output` there, if that is given.
 ///
 /// Says how it ended, by SIGKILL when it took too long; what it wrote is on the disk then.
 pub fn run(
     root: &str,
     program: &str,
-    output: &str,
+    arguments: &[&str],
+    output: Option<&str>,
     limit: Duration,
 ) -> rustix::io::Result<WaitStatus> {
     match process::fork()? {
         Fork::Child => {
-            let errno = become_it(root, program, output).err();
+            let errno = become_it(root, program, arguments, output).err();
             process::exit(match errno {
                 Some(Errno::NOENT) => NOT_FOUND,
                 _ => NOT_RUN,
@@ -77,7 +80,12 @@ fn wait_for(child: Pid, limit: Duration) {
 }
 
 /// Becomes the program; returns only when that fails.
-fn become_it(root: &str, program: &str, output: &str) -> rustix::io::Result<()> {
+fn become_it(
+    root: &str,
+    program: &str,
+    arguments: &[&str],
+    output: Option<&str>,
+) -> rustix::io::Result<()> {
     process::new_session()?;
     // SAFETY: no descriptors are unshared, and this process has one thread.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
@@ -93,15 +101,24 @@ fn become_it(root: &str, program: &str, output: &str) -> rustix::io::Result<()> 
     rustix::process::chdir(c"/")?;
     let here = rustix::fs::CWD;
     if let Ok(nothing) = path::open(here, "/dev/null", OFlags::RDWR) {
-        rustix::stdio::dup2_stdin(nothing)?;
+        rustix::stdio::dup2_stdin(&nothing)?;
+        rustix::stdio::dup2_stdout(&nothing)?;
+        rustix::stdio::dup2_stderr(&nothing)?;
     }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
-    let output = path::open(here, output, flags)?;
-    rustix::fs::fchmod(&output, Mode::RUSR | Mode::WUSR)?;
-    rustix::stdio::dup2_stdout(&output)?;
-    rustix::stdio::dup2_stderr(&output)?;
+    if let Some(output) = output {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
+        let output = path::open(here, output, flags)?;
+        rustix::fs::fchmod(&output, Mode::RUSR | Mode::WUSR)?;
+        rustix::stdio::dup2_stdout(&output)?;
+        rustix::stdio::dup2_stderr(&output)?;
+    }
+    let mut words = Vec::new();
+    for word in [program].iter().chain(arguments) {
+        words.push(terminated(word)?);
+    }
+    let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
     let program = terminated(program)?;
-    Err(process::exec(&program, &[&program], &ENVIRONMENT))
+    Err(process::exec(&program, &words, &ENVIRONMENT))
 }
 
 #[cfg(test)]
@@ -129,7 +146,8 @@ mod tests {
             run(
                 "/",
                 program.to_str().unwrap(),
-                output.to_str().unwrap(),
+                &["one", "two words"],
+                output.to_str(),
                 limit,
             )
             .unwrap()
@@ -147,11 +165,11 @@ mod tests {
 
     #[test]
     fn script_runs_with_its_output_in_a_file_and_its_exit_code_is_told() {
-        let text = "#!/bin/sh\necho out $HOME; echo err >&2; read line && echo input\n\
+        let text = "#!/bin/sh\necho out $HOME $# $2; echo err >&2; read line && echo input\n\
                     cut -d' ' -f6 /proc/self/stat >/dev/null; exit 7\n";
         if let Some((status, text)) = script("ends", text, LONG) {
             assert_eq!(status.exit_status(), Some(7));
-            assert_eq!(text, "out /root\nerr\n");
+            assert_eq!(text, "out /root 2 two words\nerr\n");
         }
     }
 

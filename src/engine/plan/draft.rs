@@ -108,6 +108,11 @@ impl<'a> Draft<'a> {
         self.plan.notes.push(note);
     }
 
+    /// Wants the root's own program to make a host key.
+    pub(super) fn make_host_key(&mut self, kind: &'static str) {
+        self.plan.host_key_types.push(kind);
+    }
+
     /// Wants the custom data to be run.
     pub(super) fn run_custom_data(&mut self) {
         self.plan.run_custom_data = true;

@@ -1,11 +1,13 @@
 //! sshd's host keys: those of the image go, an Ed25519 key of this machine's own comes.
 //!
 //! A key that is in an image is every machine's that was made of it, and so are its certificates. Keys of
-//! other types are not made here: an RSA key takes up to two seconds, and no client of the last ten years
-//! needs one. Fedora and its kin (`sshd-keygen@`), Arch (`sshdgenkeys`), Alpine (`/etc/init.d/sshd`) and
-//! SUSE (`sshd-gen-keys-start`) make what is missing before they start sshd; Debian's sshd starts with the
-//! one key. Where the configuration wants other keys and nobody would make them, those of the image stay,
-//! and a note says so: an sshd without a key does not start. Follows `sshd_config(5)`, `HostKey`, and sshd(8), FILES.
+//! other types are not made here: Fedora and its kin (`sshd-keygen@`), Arch (`sshdgenkeys`), Alpine
+//! (`/etc/init.d/sshd`) and SUSE (`sshd-gen-keys-start`) make what is missing before they start sshd. On
+//! Debian nobody does: there the root's own ssh-keygen makes the types that the image had, and an image
+//! without any starts sshd with the one key. Where the configuration wants other keys only and nobody would
+//! make them, those of the image stay, and a note says so: between their removal and ssh-keygen's work the
+//! power may fail, and an sshd without a key does not start. Follows `sshd_config(5)`, `HostKey`, and
+//! sshd(8), FILES.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -29,6 +31,10 @@ const KEY_MAKERS: [&str; 4] = [
     "/usr/lib/systemd/system/sshdgenkeys.service",
     "/etc/init.d/sshd",
 ];
+/// What makes keys of other types.
+pub const SSH_KEYGEN: &str = "/usr/bin/ssh-keygen";
+/// The types that it makes, if the image had such keys, and their names. DSA is no longer taken by anybody.
+const OTHERS: [(&str, &str); 2] = [("ssh_host_ecdsa_key", "ecdsa"), ("ssh_host_rsa_key", "rsa")];
 /// What the directory with the keys is called in a fault.
 const WHAT: &str = "/etc/ssh";
 /// Longest public key line that is shown.
@@ -45,8 +51,10 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     if !draft.has_any(&sshd::PROGRAMS)? {
         return Ok(());
     }
+    let has_maker = draft.has_any(&KEY_MAKERS)?;
+    let makes_others = !has_maker && draft.has(SSH_KEYGEN)?;
     if !takes_ed25519(draft)? {
-        if !draft.has_any(&KEY_MAKERS)? {
+        if !has_maker {
             draft.note(Note::HostKeysStay);
             return Ok(());
         }
@@ -70,6 +78,11 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
         }
         if path != PRIVATE && path != PUBLIC {
             draft.remove(&path, "a host key of the image");
+        }
+        for (file, kind) in OTHERS {
+            if makes_others && name == file {
+                draft.make_host_key(kind);
+            }
         }
     }
 

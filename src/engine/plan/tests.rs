@@ -830,6 +830,26 @@ fn host_keys_stay_without_a_seed_or_an_sshd() {
 }
 
 #[test]
+fn ssh_keygen_makes_the_other_types_that_the_image_had_where_nobody_else_would() {
+    let types = |root: &Memory| planned(&with_key("ops"), root).host_key_types;
+    let mut root = with_sshd("");
+    for kind in ["dsa", "ecdsa", "ed25519", "rsa"] {
+        root.file(&format!("/etc/ssh/ssh_host_{kind}_key"), "old");
+        root.file(&format!("/etc/ssh/ssh_host_{kind}_key.pub"), "old");
+    }
+    assert_eq!(types(&root), [""; 0]);
+    root.file("/usr/bin/ssh-keygen", "");
+    assert_eq!(types(&root), ["ecdsa", "rsa"]);
+    let plan = planned(&with_key("ops"), &root).to_string();
+    assert!(plan.contains("/usr/bin/ssh-keygen  (rsa, in the root)"));
+    root.file("/usr/lib/systemd/system/sshdgenkeys.service", "");
+    assert_eq!(types(&root), [""; 0]);
+    let mut clean = with_sshd("");
+    clean.file("/usr/bin/ssh-keygen", "");
+    assert_eq!(types(&clean), [""; 0]);
+}
+
+#[test]
 fn host_key_that_sshd_will_not_use_is_noted() {
     for (config, is_noted) in [
         ("", false),

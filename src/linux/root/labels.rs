@@ -196,9 +196,8 @@ mod tests {
         fn apply(&self, changes: Vec<Change>) -> String {
             let root = Root::open_unowned(self.0.to_str().unwrap()).unwrap();
             let plan = Plan {
-                run_custom_data: false,
                 changes,
-                notes: Vec::new(),
+                ..Plan::default()
             };
             root.apply(&plan).unwrap().relabel
         }
