@@ -11,6 +11,7 @@ use crate::cargo;
 use crate::debian;
 use crate::fault::Fault;
 use crate::fetch::{Lab, Tool};
+use crate::installed::Debian;
 use crate::progress;
 use crate::toolbox;
 
@@ -27,6 +28,7 @@ const OPENAT2_TESTS: [&str; 2] = [
 pub fn on_host(lab: &Lab) -> Result<(), Fault> {
     let tools = toolbox::fill(lab, &toolbox::PROGRAMS)?;
     debian::archive(lab)?;
+    Debian::make(lab)?;
     let mut command = cargo::command(lab, "test");
     command
         .args(["--workspace", "--no-fail-fast"])

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use lab::arch::Arch;
 use lab::fault::Fault;
 use lab::fetch::{Lab, known_programs};
+use lab::installed::Debian;
 use lab::kernel::Kernel;
 use lab::{debian, progress, rootfs};
 use lexopt::prelude::*;
@@ -18,8 +19,8 @@ Fetches what the other verbs would fetch when they need it, into target/lab/.
 Usage: cargo lab fetch [OPTION]... [THING]...
 
   THING           `kernel`, `root` (the root disk), `debian` (a system with other
-                  agents), or a program such as mkudffs; default: all that
-                  `cargo lab boot` needs
+                  agents), `installed` (a system for visitors), or a program such as
+                  mkudffs; default: all that `cargo lab boot` needs
   --arch ARCH     for which machine: x86_64 (default), aarch64
   --list          list the programs that can be fetched
 
@@ -55,6 +56,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, Fault> {
             "kernel" => Kernel::fetch(&lab, arch)?.image,
             "root" => rootfs::image(&lab, arch)?,
             "debian" => debian::archive(&lab)?,
+            "installed" => Debian::make(&lab)?.archive,
             program if known_programs().any(|known| known == program) => {
                 lab.tool(program)?.program().to_owned()
             }
