@@ -23,6 +23,7 @@ pub mod product;
 pub mod progress;
 pub mod qemu;
 pub mod rootfs;
+pub mod secret;
 pub mod size;
 pub mod toolbox;
 pub mod trace;
