@@ -33,6 +33,9 @@ pub(crate) const KEY: &str =
 /// What stands on the disc in the drive, for the platform.
 pub(crate) const DOCUMENT: &str = "/run/machine/ovf-env.xml";
 
+/// The largest file whose content is in a picture of a root.
+const LARGEST_SHOWN: u64 = 8192;
+
 /// The machine.
 pub(crate) struct Machine {
     place: PathBuf,
@@ -43,6 +46,14 @@ pub(crate) struct Machine {
 /// As an ordinary user that takes more than one user id, because the files of the admin user belong
 /// to another one than root's.
 pub(crate) fn on_machine(body: impl FnOnce(&Machine)) {
+    on_root(body, |body, machine| {
+        copy_root(&machine.root());
+        body(machine);
+    });
+}
+
+/// Runs a test on a machine of its own that has no root yet: `enter` makes one, then runs the test.
+pub(crate) fn on_root<F>(body: F, enter: impl FnOnce(F, &Machine)) {
     let mut options = vec![
         "--net",
         "--mount",
@@ -64,8 +75,7 @@ pub(crate) fn on_machine(body: impl FnOnce(&Machine)) {
         fs::create_dir(&place).unwrap();
         let machine = Machine { place };
         cable("vm0", MAC, "host0");
-        copy_root(&machine.root());
-        body(&machine);
+        enter(body, &machine);
     });
 }
 
@@ -164,25 +174,40 @@ impl Machine {
     pub(crate) fn picture(&self) -> BTreeMap<PathBuf, String> {
         let mut picture = BTreeMap::new();
         each_file(&self.root(), &mut |path, data| {
-            let content = if data.is_file() {
+            // What is large has a time of change too.
+            let content = if data.is_file() && data.len() <= LARGEST_SHOWN {
                 fs::read(path).unwrap()
             } else {
                 Vec::new()
             };
             let line = format!(
-                "{:o} {}:{} inode {} mtime {}.{:09} {:?}",
+                "{:o} {}:{} inode {} size {} mtime {}.{:09} ctime {}.{:09} {}",
                 data.mode(),
                 data.uid(),
                 data.gid(),
                 data.ino(),
+                data.size(),
                 data.mtime(),
                 data.mtime_nsec(),
+                data.ctime(),
+                data.ctime_nsec(),
                 String::from_utf8_lossy(&content)
             );
             picture.insert(path.to_owned(), line);
         });
         picture
     }
+}
+
+/// Checks that two pictures are the same, and names what differs.
+#[track_caller]
+pub(crate) fn assert_same(after: &BTreeMap<PathBuf, String>, before: &BTreeMap<PathBuf, String>) {
+    let paths = before.keys().chain(after.keys());
+    let differ: Vec<_> = paths
+        .filter(|path| before.get(*path) != after.get(*path))
+        .map(|path| (path, before.get(path), after.get(path)))
+        .collect();
+    assert!(differ.is_empty(), "{differ:#?}");
 }
 
 /// Lays a cable from the machine to its host; only the host's end is switched on.

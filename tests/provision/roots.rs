@@ -1,0 +1,432 @@
+//! Roots of real distributions: what their own programs say of what was made of them.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use lab::disc::ovf::Document;
+use lab::secret::Planted;
+
+use crate::azure::Azure;
+use crate::installed::{ALPINE, ARCH, DEBIAN, Distribution, FEDORA, Inside, on_installed};
+use crate::machine::{HOST_NAME, KEY, Machine, OTHER_VM_ID, USER, VM_ID, assert_same, each_file};
+use crate::run::{Run, call};
+
+const PASSWORD: &str = "Not-A-Real-1!pw&x";
+/// One more machine.
+const THIRD_VM_ID: &str = "2b1c8f04-93a7-4b58-8e0f-51d3a2b7c964";
+
+/// A machine whose admin user has a key and no password.
+fn with_key() -> Document {
+    Document::new(HOST_NAME, USER).key(KEY)
+}
+
+/// A machine whose admin user has both.
+fn with_password() -> Document {
+    with_key().password(PASSWORD)
+}
+
+/// Provisions the root for a VM on a platform that works.
+#[track_caller]
+fn provisioned(machine: &Machine, document: &Document, vm_id: &str) -> Run {
+    machine.insert(document);
+    let azure = Azure::start("healthy");
+    let run = machine.provision(&["--vm-id", vm_id]);
+    azure.end().ready();
+    run.exits(0);
+    run
+}
+
+/// Checks the user that every provisioning makes, by the root's own programs.
+#[track_caller]
+fn user_is_made(machine: &Machine, inside: &Inside, distribution: &Distribution) {
+    inside.checkers_are_silent();
+    assert_eq!(inside.tell(&["hostname"], ""), format!("{HOST_NAME}\n"));
+    let entry = inside.tell(&["getent", "passwd", USER], "");
+    let shell = distribution.shell;
+    assert_eq!(entry, format!("{USER}:x:1000:1000::/home/{USER}:{shell}\n"));
+    let id = inside.tell_as(USER, "id -u; id -un; id -gn; pwd; umask >/dev/null", "");
+    assert_eq!(id, format!("1000\n{USER}\n{USER}\n/home/{USER}\n"));
+    let groups = inside.tell_as(USER, "id -Gn", "");
+    let groups: Vec<_> = groups.split_whitespace().collect();
+    for group in ["adm", distribution.administrators] {
+        assert!(groups.contains(&group), "{group} in {groups:?}");
+    }
+    let home = format!("home/{USER}");
+    assert_eq!(machine.rights(&home), (distribution.home_mode, 1000, 1000));
+    if let Some(file) = distribution.skel {
+        assert_eq!(
+            machine.rights(&format!("{home}/{file}")),
+            (0o644, 1000, 1000)
+        );
+        assert_eq!(
+            machine.read(&format!("{home}/{file}")),
+            machine.read(&format!("etc/skel/{file}"))
+        );
+    }
+    assert_eq!(machine.rights(&format!("{home}/.ssh")), (0o700, 1000, 1000));
+    let keys = format!("{home}/.ssh/authorized_keys");
+    assert_eq!(machine.rights(&keys), (0o600, 1000, 1000));
+    // Where sshd looks for it.
+    let places = inside.sshd_setting(USER, "authorizedkeysfile");
+    assert!(places.contains(".ssh/authorized_keys"), "{places}");
+    let said = inside.tell(&["ssh-keygen", "-lf", &format!("/{keys}")], "");
+    assert!(said.ends_with("demo@laptop (ED25519)\n"), "{said}");
+    for file in ["etc/subuid", "etc/subgid"] {
+        let has_line = machine.has(file) && machine.read(file).starts_with(&format!("{USER}:"));
+        assert_eq!(has_line, distribution.has_subids, "{file}");
+    }
+    // What shadow-utils keeps of a lock is `.pwd.lock`, which is always there.
+    let locks = ["find", "/etc", "-name", "*.lock", "!", "-name", ".pwd.lock"];
+    assert_eq!(inside.tell(&locks, ""), "", "left behind");
+}
+
+/// Checks a user who has a key only.
+#[track_caller]
+fn user_has_no_password(inside: &Inside) {
+    for guess in ["", PASSWORD] {
+        assert!(
+            !inside.is_password(USER, guess),
+            "{guess:?} is the password"
+        );
+    }
+    assert_eq!(inside.tell_as(USER, "sudo -n id -un", ""), "root\n");
+}
+
+/// Checks a user who has a password.
+#[track_caller]
+fn user_has_password(inside: &Inside) {
+    assert!(inside.is_password(USER, PASSWORD));
+    // As it stands in the document.
+    assert!(!inside.is_password(USER, "Not-A-Real-1!pw&amp;x"));
+    let without = inside.run(&["su", "-", USER, "-c", "sudo -n id -un"], "");
+    assert!(!without.status.success(), "{without:?}");
+    let input = format!("{PASSWORD}\n");
+    let with = inside.tell_as(USER, "sudo -S -p '' id -un", &input);
+    assert_eq!(with, "root\n");
+}
+
+/// Leaves out of a picture what only says that a run took place.
+fn without_report(picture: BTreeMap<PathBuf, String>) -> BTreeMap<PathBuf, String> {
+    let is_note = |path: &PathBuf| {
+        [
+            "var/lib/preroot",
+            "var/lib/preroot/report.json",
+            "var/lib/preroot/reported",
+        ]
+        .iter()
+        .any(|note| path.ends_with(note))
+    };
+    picture
+        .into_iter()
+        .filter(|(path, _)| !is_note(path))
+        .collect()
+}
+
+/// The life of a root: made for one VM, booted again, then made for another.
+fn lives(machine: &Machine, inside: &Inside, distribution: &Distribution) {
+    // Nobody hears the first Ready.
+    machine.insert(&with_key());
+    let azure = Azure::start("health.answers = never\njsonhealth.answers = never");
+    machine.provision(&["--timeout=4"]).exits(111);
+    azure.end();
+    assert_eq!(machine.read("var/lib/preroot/configured").trim(), VM_ID);
+    assert!(!machine.has("var/lib/preroot/reported"));
+    user_is_made(machine, inside, distribution);
+    user_has_no_password(inside);
+
+    // The next boot tells it again and touches nothing else.
+    let before = without_report(machine.picture());
+    let azure = Azure::start("healthy");
+    machine.provision(&["--media=/nonexistent"]).exits(0);
+    let heard = azure.end();
+    heard.ready();
+    assert_same(&without_report(machine.picture()), &before);
+    assert_eq!(machine.read("var/lib/preroot/reported").trim(), VM_ID);
+
+    // From now on there is nothing to do.
+    let before = machine.picture();
+    let azure = Azure::start("healthy");
+    let run = machine.provision(&[]);
+    run.exits(0);
+    assert_eq!(run.stderr, "preroot: nothing to do\n");
+    azure.end().nothing();
+    assert_same(&machine.picture(), &before);
+
+    // Another VM of the same disk: the user is kept, and has a password now.
+    provisioned(machine, &with_password(), OTHER_VM_ID);
+    assert_eq!(
+        machine.read("var/lib/preroot/configured").trim(),
+        OTHER_VM_ID
+    );
+    user_is_made(machine, inside, distribution);
+    user_has_password(inside);
+}
+
+#[test]
+fn debian_lives() {
+    on_installed(&DEBIAN, |machine, inside| lives(machine, inside, &DEBIAN));
+}
+
+#[test]
+fn fedora_lives() {
+    on_installed(&FEDORA, |machine, inside| lives(machine, inside, &FEDORA));
+}
+
+#[test]
+fn alpine_lives() {
+    on_installed(&ALPINE, |machine, inside| lives(machine, inside, &ALPINE));
+}
+
+#[test]
+fn arch_lives() {
+    on_installed(&ARCH, |machine, inside| lives(machine, inside, &ARCH));
+}
+
+#[test]
+fn checkers_see_what_is_wrong() {
+    on_installed(&DEBIAN, |machine, inside| {
+        let root = machine.root();
+        let spoilt = [
+            (
+                "etc/passwd",
+                "twice:x:0:77777::/nowhere:/bin/none\n",
+                "pwck -r",
+            ),
+            ("etc/group", "bad name:x:5\n", "grpck -r"),
+            ("etc/sudoers.d/spoilt", "who ALL=(ALL ALL\n", "visudo -c"),
+            (
+                "etc/ssh/sshd_config",
+                "PasswordAuthentication maybe\n",
+                "sshd -t",
+            ),
+        ];
+        for (path, line, checker) in spoilt {
+            let before = std::fs::read(root.join(path)).ok();
+            let text = [before.clone().unwrap_or_default(), line.into()].concat();
+            std::fs::write(root.join(path), text).unwrap();
+            let command: Vec<_> = checker.split(' ').collect();
+            let output = inside.run(&command, "");
+            assert!(!output.status.success(), "{checker}: {output:?}");
+            match before {
+                Some(text) => std::fs::write(root.join(path), text).unwrap(),
+                None => std::fs::remove_file(root.join(path)).unwrap(),
+            }
+        }
+        inside.checkers_are_silent();
+    });
+}
+
+/// Provisions a root whose sshd is configured in some way, and asks sshd what it makes of it.
+fn sshd_obeys(machine: &Machine, inside: &Inside, how: &str) {
+    let state = |name| inside.sshd_setting(USER, name);
+    provisioned(machine, &with_key(), VM_ID);
+    inside.checkers_are_silent();
+    for name in ["passwordauthentication", "kbdinteractiveauthentication"] {
+        assert_eq!(state(name), "no", "{name} without a password, {how}");
+    }
+    assert_eq!(state("pubkeyauthentication"), "yes", "{how}");
+    provisioned(machine, &with_password(), OTHER_VM_ID);
+    inside.checkers_are_silent();
+    assert_eq!(state("passwordauthentication"), "yes", "{how}");
+    assert_eq!(state("pubkeyauthentication"), "yes", "{how}");
+    // A password for sudo and the console alone.
+    let refused = with_password().disable_password_authentication(true);
+    provisioned(machine, &refused, THIRD_VM_ID);
+    for name in ["passwordauthentication", "kbdinteractiveauthentication"] {
+        assert_eq!(state(name), "no", "{name} where it is refused, {how}");
+    }
+}
+
+#[test]
+fn sshd_obeys_in_debian() {
+    on_installed(&DEBIAN, |machine, inside| {
+        sshd_obeys(machine, inside, "as it is installed");
+        let main = machine.root().join("etc/ssh/sshd_config");
+        let stock = std::fs::read_to_string(&main).unwrap();
+        let include = "Include /etc/ssh/sshd_config.d/*.conf\n";
+        let without = stock.replace(include, "");
+        assert_ne!(stock, without);
+        let other = "Match Address 10.0.0.0/8\n\tX11Forwarding no\n";
+        for (how, text) in [
+            ("no Include", without.clone()),
+            ("no Include, and a Match", format!("{without}{other}")),
+            (
+                "no Include, and other spellings",
+                format!(
+                    "passwordauthentication=yes\nKBDINTERACTIVEAUTHENTICATION \"yes\"\n{without}"
+                ),
+            ),
+            (
+                "Include at the end",
+                format!("PasswordAuthentication yes\n{without}{include}"),
+            ),
+            (
+                "the old name of a setting",
+                format!("ChallengeResponseAuthentication yes\n{without}"),
+            ),
+        ] {
+            std::fs::write(&main, text).unwrap();
+            sshd_obeys(machine, inside, how);
+        }
+        std::fs::write(&main, stock).unwrap();
+        let first = machine.root().join("etc/ssh/sshd_config.d/00-first.conf");
+        let other = "PasswordAuthentication yes\nKbdInteractiveAuthentication yes\n";
+        std::fs::write(first, other).unwrap();
+        sshd_obeys(machine, inside, "another file comes first");
+    });
+}
+
+#[test]
+fn sshd_obeys_in_fedora() {
+    on_installed(&FEDORA, |machine, inside| {
+        sshd_obeys(machine, inside, "Fedora");
+    });
+}
+
+#[test]
+fn sshd_obeys_in_alpine() {
+    on_installed(&ALPINE, |machine, inside| {
+        sshd_obeys(machine, inside, "Alpine");
+    });
+}
+
+#[test]
+fn sshd_obeys_in_arch() {
+    on_installed(&ARCH, |machine, inside| sshd_obeys(machine, inside, "Arch"));
+}
+
+/// Reads the public host keys, by their types.
+fn host_keys(machine: &Machine) -> BTreeMap<String, String> {
+    let mut keys = BTreeMap::new();
+    for kind in ["ed25519", "ecdsa", "rsa"] {
+        let path = format!("etc/ssh/ssh_host_{kind}_key.pub");
+        if machine.has(&path) {
+            keys.insert(kind.to_owned(), machine.read(&path));
+        }
+    }
+    keys
+}
+
+/// Checks the host keys that a provisioning has made, against those that were there before.
+#[track_caller]
+fn host_keys_are_new(
+    machine: &Machine,
+    inside: &Inside,
+    run: &Run,
+    before: &BTreeMap<String, String>,
+) {
+    let keys = host_keys(machine);
+    assert!(keys.contains_key("ed25519"), "{keys:?}");
+    for (kind, key) in &keys {
+        assert_ne!(before.get(kind), Some(key), "{kind} is the old one");
+        let private = format!("/etc/ssh/ssh_host_{kind}_key");
+        let (mode, uid, _) = machine.rights(&private[1..]);
+        assert_eq!((mode & 0o137, uid), (0, 0), "{private} has mode {mode:o}");
+        // Both halves are of one key.
+        let derived = inside.tell(&["ssh-keygen", "-y", "-f", &private], "");
+        let words = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        assert_eq!(words(derived.trim()), words(key.trim()), "{kind}");
+    }
+    let words: Vec<_> = keys["ed25519"].split_whitespace().take(2).collect();
+    run.says(&format!(
+        "host key {HOST_NAME},10.0.0.4 {}",
+        words.join(" ")
+    ));
+    inside.checkers_are_silent();
+}
+
+#[test]
+fn host_keys_are_those_of_one_vm() {
+    on_installed(&DEBIAN, |machine, inside| {
+        let image = host_keys(machine);
+        assert_eq!(image.len(), 3, "{image:?}");
+        let run = provisioned(machine, &with_key(), VM_ID);
+        host_keys_are_new(machine, inside, &run, &image);
+        let first = host_keys(machine);
+        let azure = Azure::start("healthy");
+        machine.provision(&[]).exits(0);
+        azure.end().nothing();
+        assert_eq!(host_keys(machine), first);
+        let run = provisioned(machine, &with_key(), OTHER_VM_ID);
+        host_keys_are_new(machine, inside, &run, &first);
+        // No half of an old pair is left over.
+        for kind in ["ecdsa", "rsa"] {
+            let [private, public] =
+                ["", ".pub"].map(|end| format!("etc/ssh/ssh_host_{kind}_key{end}"));
+            assert_eq!(machine.has(&private), machine.has(&public), "{kind}");
+        }
+    });
+}
+
+#[test]
+fn secrets_are_in_no_file_of_a_whole_system() {
+    on_installed(&DEBIAN, |machine, _| {
+        const CUSTOM_DATA: &str = "#cloud-config, and nobody else's business: 8f14e45fceea167a";
+        // As a machine that has every agent, to whom something is left.
+        let root = machine.root();
+        for (path, directory) in [
+            ("usr/sbin/waagent", "var/lib/waagent"),
+            ("usr/bin/cloud-init", "var/lib/cloud"),
+        ] {
+            std::fs::write(root.join(path), "#!/bin/sh\n").unwrap();
+            std::fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        let planted = [
+            Planted::new("password", PASSWORD),
+            Planted::new("custom data", CUSTOM_DATA),
+        ];
+        let document = with_password().custom_data(CUSTOM_DATA.as_bytes());
+        machine.insert(&document);
+        assert_eq!(
+            Planted::search(&planted, document.build().as_bytes()).len(),
+            2
+        );
+        let azure = Azure::start("healthy");
+        let run = machine.provision(&[]);
+        let heard = azure.end();
+        heard.ready();
+        let table = call(&["status"]);
+        let json = call(&["status", "--json"]);
+        for said in [
+            run.to_string(),
+            table.to_string(),
+            json.to_string(),
+            heard.journal(),
+        ] {
+            assert_eq!(Planted::search(&planted, said.as_bytes()), [], "{said}");
+        }
+        assert_eq!(Planted::search(&planted, &heard.wire), []);
+        let (mut files, mut keeps) = (0, Vec::new());
+        for place in [root.clone(), "/run/preroot".into()] {
+            each_file(&place, &mut |path, data| {
+                if !data.is_file() {
+                    return;
+                }
+                files += 1;
+                let found = Planted::search(&planted, &std::fs::read(path).unwrap());
+                let inside = path.strip_prefix(&root).unwrap_or(path);
+                for find in found {
+                    assert_eq!(find.name, "custom data", "{}: {find:?}", path.display());
+                    assert_eq!(
+                        data.permissions().mode() & 0o777,
+                        0o600,
+                        "{}",
+                        path.display()
+                    );
+                    keeps.push(inside.to_owned());
+                }
+            });
+        }
+        assert!(files > 2000, "{files}");
+        keeps.retain(|path| {
+            let belongs = [
+                "var/lib/preroot/custom-data",
+                "var/lib/waagent/CustomData",
+                "var/lib/waagent/CustomData.bin",
+            ];
+            !belongs.iter().any(|known| path.ends_with(known))
+        });
+        assert!(keeps.is_empty(), "custom data is in {keeps:?}");
+    });
+}
