@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -18,10 +19,12 @@ use crate::expected::Expected;
 use crate::fault::Fault;
 use crate::fetch::{Lab, create_directory, list, remove_directory};
 use crate::kernel::Kernel;
+use crate::monitor::Monitor;
 use crate::platform::{Platform, Scenario, pcap, plug};
 use crate::progress::{self, Step};
 use crate::qemu::{self, Cable, Exit, Machine, Peer, Unplugged, Watch};
 use crate::verdict::{Check, Testimony, judge};
+use crate::visitor::{self, Visitor};
 use crate::words::Words;
 use crate::{ext4, product, rootfs};
 
@@ -30,6 +33,9 @@ pub const MAC: [u8; 6] = [0x00, 0x0d, 0x3a, 0x5e, 0x11, 0x0a];
 
 /// The VM's id, as the platform has it.
 pub const VM_ID: &str = "6c2d1f04-93a7-4b58-8e0f-51d3a2b7c964";
+
+/// The machine's memory, in MiB.
+const MEMORY: u32 = 512;
 
 /// The document on the default disc.
 pub const DOCUMENT: &str = include_str!("../data/ovf-env.xml");
@@ -80,6 +86,8 @@ pub struct Options {
     pub time_limit: Duration,
     /// The machine is ended at once, as by a power cut, when its console shows this.
     pub stop_at: Option<String>,
+    /// What the lab does while the machine runs.
+    pub moments: Vec<Moment>,
     /// Whether the working directory stays.
     pub keep: bool,
     /// Whether the console is shown while it comes.
@@ -104,10 +112,45 @@ impl Default for Options {
             cpus: 1,
             time_limit: Duration::from_mins(2),
             stop_at: None,
+            moments: Vec::new(),
             keep: false,
             console: false,
         }
     }
+}
+
+/// What is done at a moment.
+pub type Act = dyn Fn(&Hands<'_>) -> Result<(), Fault> + Send + Sync;
+
+/// Something that the lab does when the machine's console shows a line.
+///
+/// Only then does the machine have a visitor and a monitor.
+#[derive(Clone)]
+pub struct Moment {
+    /// What is in the line.
+    pub line: &'static str,
+    /// What is done; the machine is ended if it fails.
+    pub act: Arc<Act>,
+}
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Moment")
+            .field("line", &self.line)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What there is to do something with while a machine runs.
+pub struct Hands<'a> {
+    /// The lab.
+    pub lab: &'a Lab,
+    /// All lines of the console, the one that was waited for at the end.
+    pub console: &'a [String],
+    /// A host on the Internet.
+    pub visitor: &'a Visitor,
+    /// The emulator's own door.
+    pub monitor: &'a Monitor,
 }
 
 /// What came of a boot.
@@ -205,12 +248,26 @@ impl Drop for Work {
 }
 
 /// The far end of the cable, held by the simulated platform.
-struct Plugged<'a>(&'a mut Platform);
+struct Plugged<'a>(&'a mut Platform, Option<&'a Visitor>);
 
 impl Peer for Plugged<'_> {
     fn serve(&mut self, cable: &Cable, over: &AtomicBool) -> io::Result<()> {
         let stop = |_: &Platform| over.load(Ordering::Relaxed);
-        plug::dgram::run(self.0, cable.socket(), &cable.machine(), stop)
+        let gateway = self.0.gateway();
+        let guest = self.1.map(|visitor| plug::dgram::Guest {
+            socket: visitor.cable(),
+            address: visitor::ADDRESS,
+            mac: visitor::MAC,
+            vm: MAC,
+            gateway,
+        });
+        plug::dgram::run(
+            self.0,
+            cable.socket(),
+            &cable.machine(),
+            guest.as_ref(),
+            stop,
+        )
     }
 }
 
@@ -275,7 +332,7 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
         ]);
     }
     append.extend(options.append.iter().cloned());
-    let machine = Machine {
+    let mut machine = Machine {
         arch: options.arch,
         kernel: kernel.image,
         initramfs,
@@ -285,9 +342,16 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
         mac: MAC,
         vm_id: vm_id.clone(),
         cpus: options.cpus,
-        memory: 512,
+        memory: MEMORY,
         time_limit: options.time_limit,
         extra: options.emulator.clone(),
+    };
+    let company = if options.moments.is_empty() {
+        None
+    } else {
+        let monitor = Monitor::new(u64::from(MEMORY) << 20);
+        machine.extra.extend(monitor.arguments());
+        Some((Visitor::invite(&lab)?, monitor))
     };
     let step = Step::begin(format!(
         "booting {} (emulated, {} s at most)",
@@ -299,12 +363,28 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
         options.time_limit.as_secs()
     ));
     let mut peer: Box<dyn Peer> = match platform.as_mut() {
-        Some(platform) => Box::new(Plugged(platform)),
+        Some(platform) => Box::new(Plugged(platform, company.as_ref().map(|(v, _)| v))),
         None => Box::new(Unplugged),
     };
+    let (mut lines, mut failed) = (Vec::new(), None);
     let run = qemu::run(&qemu, &machine, peer.as_mut(), &mut |line| {
         if options.console {
             println!("{line}");
+        }
+        lines.push(line.to_owned());
+        if let Some((visitor, monitor)) = &company {
+            let hands = Hands {
+                lab: &lab,
+                console: &lines,
+                visitor,
+                monitor,
+            };
+            let now = |moment: &&Moment| line.contains(moment.line);
+            let mut acts = options.moments.iter().filter(now);
+            if let Err(fault) = acts.try_for_each(|moment| (moment.act)(&hands)) {
+                failed = Some(fault);
+                return Watch::Stop;
+            }
         }
         match &options.stop_at {
             Some(text) if line.contains(text) => Watch::Stop,
@@ -312,6 +392,9 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
         }
     })?;
     drop(peer);
+    if let Some(fault) = failed {
+        return Err(fault);
+    }
     step.end();
     if options.keep {
         let path = work.path.join("console.log");

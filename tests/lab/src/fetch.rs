@@ -123,6 +123,19 @@ static SOURCES: &[Source] = &[
         "unshare",
         ["util-linux", "util-linux", "util-linux", "util-linux-misc"],
     ),
+    source(
+        "nsenter",
+        ["util-linux", "util-linux", "util-linux", "util-linux-misc"],
+    ),
+    source(
+        "ssh",
+        [
+            "openssh-client",
+            "openssh-clients",
+            "openssh",
+            "openssh-client-default",
+        ],
+    ),
     source("mount", ["mount", "util-linux", "util-linux", "mount"]),
     source(
         "blkid",

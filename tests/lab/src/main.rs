@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use lab::fault::Fault;
-use lab::progress;
+use lab::{progress, visitor};
 
 /// The command line was used wrongly.
 const WRONG_USE: u8 = 2;
@@ -56,6 +56,12 @@ static VERBS: &[Verb] = &[
         about: "pass everything: lint, tests on both processors, size, whole boots",
         help: command::test::HELP,
         run: command::test::run,
+    },
+    Verb {
+        name: visitor::VERB,
+        about: "carry frames for a visitor of a machine; `vm` runs it by itself",
+        help: command::visitor::HELP,
+        run: command::visitor::run,
     },
     Verb {
         name: "vm",

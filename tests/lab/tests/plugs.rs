@@ -137,7 +137,7 @@ fn one_datagram_is_one_frame_and_an_absent_peer_is_no_error() {
     });
     let mut platform = Platform::new(Scenario::default());
     let started = Instant::now();
-    plug::dgram::run(&mut platform, &socket, &peer, |_| {
+    plug::dgram::run(&mut platform, &socket, &peer, None, |_| {
         client.is_finished() || started.elapsed() > 2 * PATIENCE
     })
     .unwrap();

@@ -5,6 +5,7 @@ pub(crate) mod fetch;
 pub(crate) mod lint;
 pub(crate) mod size;
 pub(crate) mod test;
+pub(crate) mod visitor;
 pub(crate) mod vm;
 
 use lab::fault::Fault;

@@ -128,6 +128,11 @@ impl Platform {
         self.state.verdict.clone()
     }
 
+    /// The hardware address that the whole world has for the VM.
+    pub fn gateway(&self) -> Mac {
+        self.state.scenario.net.gateway_mac
+    }
+
     /// When the VM sent its first frame.
     pub fn first_frame(&self) -> Option<Duration> {
         self.first_frame

@@ -28,7 +28,10 @@ pub fn now() -> Duration {
 }
 
 /// Sleeps until a descriptor can be read, or the deadline, or it is time to ask `stop`.
-fn wait(descriptors: &[BorrowedFd<'_>], deadline: Option<Duration>) -> std::io::Result<()> {
+pub(crate) fn wait(
+    descriptors: &[BorrowedFd<'_>],
+    deadline: Option<Duration>,
+) -> std::io::Result<()> {
     let sleep = deadline.map_or(LONGEST_SLEEP, |deadline| deadline.saturating_sub(now()));
     let sleep = sleep.min(LONGEST_SLEEP);
     let timeout = Timespec {

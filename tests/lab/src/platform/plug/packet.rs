@@ -75,8 +75,13 @@ impl Interface {
         Ok(Self { socket })
     }
 
+    /// The descriptor to wait for.
+    pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
     /// Reads a frame; its checksum is filled in if the sender had left that to hardware.
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         #[repr(align(8))]
         struct Control([u8; CONTROL]);
         let mut control = Control([0; CONTROL]);
@@ -112,7 +117,8 @@ impl Interface {
         Ok(length)
     }
 
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+    /// Sends a frame.
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         rustix::net::send(&self.socket, bytes, rustix::net::SendFlags::empty())?;
         Ok(())
     }
