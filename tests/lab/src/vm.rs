@@ -7,6 +7,7 @@
 
 mod circumstances;
 mod gpt;
+mod login;
 mod network;
 mod provisioning;
 mod root;
@@ -146,6 +147,26 @@ pub static PROMISES: &[Promise] = &[
         "lost_ready_is_repeated",
         "a Ready that was not answered is sent again",
         network::lost_ready_is_repeated,
+    ),
+    promise(
+        "visitor_logs_in",
+        "an installed Debian: a real SSH client comes in, by key and by password",
+        login::visitor_logs_in,
+    ),
+    promise(
+        "secrets_are_nowhere_else",
+        "password and custom data are not in memory, on disk, console or wire",
+        login::secrets_are_nowhere_else,
+    ),
+    promise(
+        "host_key_is_the_one_on_the_console",
+        "the SSH client accepts the host key that the console shows, and no other",
+        login::host_key_is_the_one_on_the_console,
+    ),
+    promise(
+        "visitor_logs_in_under_systemd",
+        "the same Debian with systemd, its network and its sshd: nothing fails",
+        login::visitor_logs_in_under_systemd,
     ),
     promise("root_by_label", "root=LABEL= is found", root::by_label),
     promise("root_by_device", "root=/dev/vda is found", root::by_device),

@@ -10,13 +10,14 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use super::lock;
+use super::login::Visited;
 use crate::arch::Arch;
 use crate::boot::{self, Options, Outcome};
 use crate::ext4;
 use crate::fault::Fault;
 use crate::fetch::{Lab, create_directory, remove_directory};
 use crate::kernel::Kernel;
-use crate::platform::{Platform, Scenario, Verdict};
+use crate::platform::{Entry, Platform, Scenario, Verdict};
 use crate::product;
 use crate::progress;
 use crate::qemu::Exit;
@@ -49,6 +50,17 @@ pub struct Broken {
     why: String,
     console: String,
     journal: Vec<String>,
+}
+
+impl Broken {
+    /// Says why, and shows what the machine said.
+    pub(super) fn new(why: String, console: &str, journal: &[String]) -> Self {
+        Self {
+            why,
+            console: console.to_owned(),
+            journal: journal.to_owned(),
+        }
+    }
 }
 
 impl From<Fault> for Broken {
@@ -106,6 +118,8 @@ pub(super) struct Scene {
     pub(super) directory: PathBuf,
     initramfs: PathBuf,
     usual: Mutex<Option<Arc<Usual>>>,
+    /// The boot of an installed system that somebody visits.
+    pub(super) visited: Mutex<Option<Arc<Visited>>>,
 }
 
 impl Scene {
@@ -123,6 +137,7 @@ impl Scene {
             directory,
             initramfs,
             usual: Mutex::new(None),
+            visited: Mutex::new(None),
         })
     }
 
@@ -300,6 +315,33 @@ impl Seen {
             format!("the platform's verdict is {verdict:?}, not Ready")
         })?;
         self.no_complaint()
+    }
+
+    /// Fails unless the platform accepted Ready and found nothing to complain of until then.
+    ///
+    /// What comes afterwards is the installed system's, whose DHCP clients have habits of their own.
+    pub(super) fn became_ready(&self) -> Result<(), Broken> {
+        let platform = self.0.platform.as_ref();
+        let verdict = platform.map(Platform::verdict);
+        self.expect(verdict == Some(Verdict::Ready), || {
+            format!("the platform's verdict is {verdict:?}, not Ready")
+        })?;
+        let entries = platform.map_or(&[][..], Platform::journal);
+        let ready = platform.and_then(Platform::ready);
+        let complaints: Vec<_> = entries
+            .iter()
+            .filter(|entry| Some(entry.at()) <= ready)
+            .filter_map(Entry::complaint)
+            .collect();
+        self.expect(complaints.is_empty(), || {
+            format!("the platform complains: {}", complaints.join("; "))
+        })?;
+        // The name is published by whoever asks for an address with it last.
+        let publishes = |line: &String| line.contains("DISCOVER") && line.contains("host=vm-");
+        let publishes = self.journal().iter().any(publishes);
+        self.expect(publishes, || {
+            "the installed system asks for an address without its new name".to_owned()
+        })
     }
 
     /// Fails unless the platform was told that provisioning failed, in a sentence with these words.
