@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use lab::disc::ovf::Document;
 use lab::secret::Planted;
+use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::azure::Azure;
 use crate::installed::{ALPINE, ARCH, DEBIAN, Distribution, FEDORA, Inside, on_installed};
-use crate::machine::{HOST_NAME, KEY, Machine, OTHER_VM_ID, USER, VM_ID, assert_same, each_file};
-use crate::run::{Run, call};
+use crate::machine::{
+    HOST_NAME, KEY, Machine, OTHER_VM_ID, USER, VM_ID, assert_same, each_file, on_machine,
+};
+use crate::run::{Process, Run, call, processes};
 
 const PASSWORD: &str = "Not-A-Real-1!pw&x";
 /// One more machine.
@@ -428,5 +433,57 @@ fn secrets_are_in_no_file_of_a_whole_system() {
             !belongs.iter().any(|known| path.ends_with(known))
         });
         assert!(keeps.is_empty(), "custom data is in {keeps:?}");
+    });
+}
+
+#[test]
+fn crash_leaves_no_core() {
+    on_machine(|machine| {
+        let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+        if pattern.starts_with(['|', '/']) {
+            println!("skipped: this system sends cores elsewhere: {pattern}");
+            return;
+        }
+        let any = Rlimit {
+            current: None,
+            maximum: None,
+        };
+        rustix::process::setrlimit(Resource::Core, any).unwrap();
+        let place = machine.place().join("core");
+        std::fs::create_dir(&place).unwrap();
+        std::env::set_current_dir(&place).unwrap();
+        machine.insert(&with_password());
+        let planted = [Planted::new("password", PASSWORD)];
+        // One after the other, as all have the same name for their cores.
+        for victim in 0.. {
+            let azure = Azure::start("tcp.wireserver = silent");
+            // It knows the password, and waits for a root to be mounted.
+            let mut running = machine.start(&["--wait-root=20", "--timeout=25"]);
+            running.wait_for("disc ok");
+            running.wait_for("dhcp ok");
+            let all = processes();
+            let end = |process: &Process, signal| {
+                let number = Pid::from_raw(process.number).unwrap();
+                // The death of another may have ended it.
+                let _ = rustix::process::kill_process(number, signal);
+            };
+            if let Some(process) = all.get(victim) {
+                end(process, Signal::SEGV);
+                thread::sleep(Duration::from_millis(300));
+            }
+            for process in &all {
+                end(process, Signal::KILL);
+            }
+            running.end();
+            azure.end();
+            each_file(&place, &mut |path, _| {
+                let core = std::fs::read(path).unwrap();
+                let found = Planted::search(&planted, &core);
+                assert_eq!(found, [], "{} of process {victim}", path.display());
+            });
+            if victim >= all.len() {
+                return;
+            }
+        }
     });
 }
