@@ -7,7 +7,7 @@ use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
+use rustix::process::{DumpableBehavior, Pid, WaitOptions, WaitStatus, waitpid};
 
 use super::sys;
 
@@ -101,15 +101,17 @@ pub enum Fork {
 /// It is the bare system call: libc learns nothing, runs no handlers, and its own idea of the
 /// process id is stale in the child ([`own_pid`] asks the kernel). This program has one thread and
 /// keeps no buffers in libc, so there is nothing to be left half done; in a program with threads
-/// the child may do no more than exec or exit.
+/// the child may do no more than exec or exit. It leaves no core if it crashes: it may hold a password.
 pub fn fork() -> rustix::io::Result<Fork> {
     // SAFETY: neither side uses libc's process state: this program calls into libc for `syscall`
     // and for copying memory only.
     let id = unsafe { sys::fork() }?;
-    Ok(match Pid::from_raw(id) {
-        Some(child) => Fork::Parent(child),
-        None => Fork::Child,
-    })
+    if let Some(child) = Pid::from_raw(id) {
+        return Ok(Fork::Parent(child));
+    }
+    // Nothing to be done where the kernel refuses.
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    Ok(Fork::Child)
 }
 
 /// Makes this process the leader of a session of its own, without a terminal.
