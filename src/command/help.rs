@@ -42,6 +42,9 @@ preroot.NAME=VALUE, which has the last word:
                       root, before Ready; no: keep it only (default)
   --cloud-init WHAT * where it is installed: off (default), or userdata: let it
                       act on the custom data, and on nothing else
+  --report-host-key YES *
+                      yes: publish its fingerprint through the WireServer, too;
+                      no: show it on the console only (default)
   --timeout SECONDS   the whole budget; then the boot goes on (default: 1200)
   --dry-run           print what would be changed; change and report nothing
   --log WHERE         kmsg, stderr, or auto: a terminal if there is one, else

@@ -49,6 +49,8 @@ pub(super) struct Options {
     pub(super) timeout: Duration,
     /// Print the plan; change and report nothing.
     pub(super) dry_run: bool,
+    /// Publish the host key's fingerprint through the platform.
+    pub(super) report_host_key: bool,
     /// Where messages go.
     pub(super) log: LogTo,
     /// What `init` does when there is no root to go on with.
@@ -153,6 +155,7 @@ impl Default for Options {
             settings: Settings::DEFAULT,
             timeout: Duration::from_mins(20),
             dry_run: false,
+            report_host_key: false,
             log: LogTo::Auto,
             on_fail: OnFail::Reboot,
             taken: 0,
@@ -174,6 +177,7 @@ enum Name {
     RootPassword,
     CustomDataExec,
     CloudInit,
+    ReportHostKey,
     // The others are needed before there is a root.
     Root,
     WaitRoot,
@@ -188,7 +192,7 @@ enum Name {
     OnFail,
 }
 
-static NAMES: [(&str, Name); 18] = [
+static NAMES: [(&str, Name); 19] = [
     ("ready", Name::Ready),
     ("steps", Name::Steps),
     ("sudo", Name::Sudo),
@@ -196,6 +200,7 @@ static NAMES: [(&str, Name); 18] = [
     ("root-password", Name::RootPassword),
     ("customdata.exec", Name::CustomDataExec),
     ("cloud-init", Name::CloudInit),
+    ("report-host-key", Name::ReportHostKey),
     ("root", Name::Root),
     ("wait-root", Name::WaitRoot),
     ("platform", Name::Platform),
@@ -430,6 +435,7 @@ impl Options {
             Name::CloudInit => {
                 self.settings.cloud_init = word(value, "off or userdata")? != 0;
             }
+            Name::ReportHostKey => self.report_host_key = word(value, "yes or no")? == 0,
             Name::Timeout => self.timeout = seconds(value)?,
             Name::DryRun => self.dry_run = word(value, "yes or no")? == 0,
             Name::Log => {

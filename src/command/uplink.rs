@@ -43,6 +43,8 @@ pub(super) struct Uplink {
     query: Option<Box<Query<'static>>>,
     /// Whether the metadata service is to be asked.
     asks: bool,
+    /// What is to be published of the host key.
+    fingerprint: Option<String>,
     /// The memory that the next stages take.
     frames: Option<&'static mut transport::Buffers>,
     sockets: Option<&'static mut transport::Storage>,
@@ -79,6 +81,7 @@ impl Uplink {
             wireserver: None,
             query: None,
             asks: false,
+            fingerprint: None,
             frames: Some(transport),
             sockets: Some(sockets),
             response: Some(response),
@@ -126,6 +129,9 @@ impl Uplink {
         {
             self.query = Some(Box::new(Query::new(random(), buffer, now)));
         }
+        if let Some(fingerprint) = self.fingerprint.take() {
+            wireserver.publish(fingerprint);
+        }
         let query = &mut self.query;
         let mut outcome = None;
         transport.poll(now, &mut |peer, connection| match peer {
@@ -167,6 +173,11 @@ impl Uplink {
     /// Has the metadata service asked, too, as soon as there is a lease.
     pub(super) fn ask_metadata(&mut self) {
         self.asks = true;
+    }
+
+    /// Has the host key's fingerprint published before the machine is reported ready.
+    pub(super) fn publish(&mut self, fingerprint: String) {
+        self.fingerprint = Some(fingerprint);
     }
 
     /// Returns the question to the metadata service, once it is under way.

@@ -26,7 +26,7 @@ use crate::engine::backoff::earliest;
 use crate::engine::identity::Identity;
 use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
 use crate::linux::log::{Level, Log};
-use crate::linux::{clock, dmi, memory, poll, process};
+use crate::linux::{clock, dmi, files, memory, poll, process};
 use crate::wire::health::Failure;
 use crate::wire::names::HostName;
 use crate::wire::ovf::{self, CustomData, Preprovisioned, Provisioning};
@@ -39,6 +39,11 @@ pub(super) const REPORT: &str = "/run/preroot/report.json";
 /// What belongs to this boot only.
 pub(super) const RUN_DIRECTORY: &str = "/run/preroot";
 const REPORT_NAME: &str = "report.json";
+/// What an initramfs says of itself.
+const INITRAMFS: &str = "/etc/initrd-release";
+/// Ignition, in the initramfs, and where it looks for a configuration first.
+const IGNITION: &str = "/usr/bin/ignition";
+const IGNITION_DIRECTORY: &str = "/usr/lib/ignition";
 /// How long a drive may take to eject its disc before the report goes out without it.
 const EJECT: Duration = Duration::from_secs(1);
 /// How long the metadata service is waited for when the disc says enough.
@@ -509,6 +514,7 @@ impl Worker {
                 if let Some(admin) = &identity.admin {
                     clip(&mut self.report.user, format_args!("{admin}"));
                 }
+                self.leave_for_ignition(&identity);
                 self.who = Who::Known(Box::new(identity));
                 return;
             }
@@ -602,14 +608,39 @@ impl Worker {
         }
     }
 
+    /// Leaves custom data for Ignition, when that is in the initramfs, where it looks before it asks the
+    /// platform; the disc, where it would look then, is ejected.
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
+    fn leave_for_ignition(&self, identity: &Identity) {
+        let Some(data) = identity.custom_data.as_ref().and_then(CustomData::decode) else {
+            return;
+        };
+        let is_config = data.expose().trim_ascii_start().starts_with(b"{");
+        let is_there = files::exists(INITRAMFS) && files::exists(IGNITION);
+        if is_config && is_there && !self.options.dry_run {
+            let left = files::write_private(IGNITION_DIRECTORY, "user.ign", data.expose());
+            let what = if left { "left for" } else { "not taken by" };
+            self.log.line(
+                Level::Info,
+                format_args!("custom data {what} Ignition in {IGNITION_DIRECTORY}/user.ign"),
+            );
+        }
+    }
+
     /// Shows the machine's host key to whoever watches the console, to compare it with what a client sees.
     // Kept apart: a larger frame costs its caller more than the call.
     #[inline(never)]
-    fn show_host_key(&self) {
+    fn show_host_key(&mut self) {
         let (address, _) = self.report.address.split_once('/').unwrap_or_default();
         let lines = self.rooted.host_key_lines(&self.report.host_name, address);
-        for line in lines.iter().flatten() {
+        let Some(lines) = lines else { return };
+        for line in &lines {
             self.log.line(Level::Info, format_args!("host key {line}"));
+        }
+        if self.options.report_host_key {
+            let [_, fingerprint] = lines;
+            self.uplink.publish(fingerprint);
         }
     }
 

@@ -4,6 +4,7 @@
 //! takes JSON without one and is tried where the first does not work. What the platform answers
 //! decides what comes next; the caller's budget decides when to stop.
 
+use alloc::string::String;
 use core::fmt;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -76,6 +77,8 @@ pub enum WireserverFault {
 pub enum Step {
     /// Fetching the goal state.
     GoalState,
+    /// Publishing the host key's fingerprint.
+    Properties,
     /// Posting the report.
     Health,
 }
@@ -102,6 +105,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Step::GoalState => "goalstate",
+            Step::Properties => "roleProperties",
             Step::Health => "health",
         })
     }
@@ -136,6 +140,8 @@ pub struct Wireserver<'b> {
     buffer: &'b mut [u8],
     exchange: Option<(Step, Exchange)>,
     goal: Option<(GoalState, Duration)>,
+    /// The fingerprint that is still to be published.
+    fingerprint: Option<String>,
     door: Door,
     /// How often the first door has not worked, apart from trouble on the way to it.
     door_failures: u8,
@@ -160,6 +166,7 @@ impl<'b> Wireserver<'b> {
             buffer,
             exchange: None,
             goal: None,
+            fingerprint: None,
             door: Door::Xml,
             door_failures: 0,
             wait_until: Duration::ZERO,
@@ -170,6 +177,13 @@ impl<'b> Wireserver<'b> {
             unanswered: 0,
             outcome: None,
         }
+    }
+
+    /// Has the host key's fingerprint published before the machine is reported ready.
+    ///
+    /// Once, whatever comes of it: only the report counts.
+    pub fn publish(&mut self, fingerprint: String) {
+        self.fingerprint = Some(fingerprint);
     }
 
     /// Returns the server's address.
@@ -242,6 +256,9 @@ impl<'b> Wireserver<'b> {
             let step = *step;
             let result = exchange.poll(now, connection, self.buffer)?;
             self.exchange = None;
+            if step == Step::Properties {
+                self.fingerprint = None;
+            }
             match result {
                 Ok(response) => {
                     self.unanswered = 0;
@@ -273,10 +290,12 @@ impl<'b> Wireserver<'b> {
             (Some((_, at)), Some(_)) => {
                 let fresh = now.saturating_sub(*at) <= FRESH && connection.state() == State::Open;
                 // Right after it was fetched it is fresh even if the server closed the connection.
-                Some(if fresh || *at == now {
-                    Step::Health
-                } else {
+                Some(if !(fresh || *at == now) {
                     Step::GoalState
+                } else if self.fingerprint.is_some() {
+                    Step::Properties
+                } else {
+                    Step::Health
                 })
             }
         }
@@ -294,6 +313,13 @@ impl<'b> Wireserver<'b> {
                 &[VERSION, AGENT],
                 None,
             ),
+            (Step::Properties, _) => {
+                let (goal, _) = self.goal.as_ref()?;
+                let body = health::properties(self.fingerprint.as_ref()?, goal)?;
+                let fields = [VERSION, AGENT, "Content-Type: text/xml; charset=utf-8"];
+                let path = "/machine?comp=roleProperties";
+                Request::new("POST", path, host, &fields, Some(&body))
+            }
             (Step::Health, Door::Xml) => {
                 let (goal, _) = self.goal.as_ref()?;
                 let body = health::xml(report?, goal)?;
@@ -321,9 +347,13 @@ impl<'b> Wireserver<'b> {
         let status = response.status;
         if !(200..300).contains(&status) {
             self.fail(WireserverFault::Status(step, status));
-            return self.turned_away(now, step, response);
+            if step != Step::Properties {
+                self.turned_away(now, step, response);
+            }
+            return;
         }
         match step {
+            Step::Properties => {}
             Step::Health => {
                 self.outcome = Some(Outcome::Accepted {
                     ready: self.says_ready,

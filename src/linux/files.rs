@@ -21,6 +21,11 @@ pub fn command_line(buffer: &mut [u8; MAX_COMMAND_LINE]) -> &[u8] {
     read("/proc/cmdline", buffer).unwrap_or_default()
 }
 
+/// Tells whether there is something.
+pub fn exists(path: &str) -> bool {
+    path::open(CWD, path, OFlags::PATH).is_ok()
+}
+
 /// Makes a directory, or finds it made; tells whether it is there.
 pub fn make_directory(path: &str) -> bool {
     matches!(path::make_directory(CWD, path), Ok(()) | Err(Errno::EXIST))

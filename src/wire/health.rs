@@ -60,6 +60,23 @@ pub fn xml(health: Health<'_>, goal: &GoalState) -> Option<Body> {
     Some(body)
 }
 
+/// Writes what is published of the machine's host key, for `/machine?comp=roleProperties`.
+pub fn properties(fingerprint: &str, goal: &GoalState) -> Option<Body> {
+    let mut body = Body::new();
+    write!(
+        body,
+        "<?xml version=\"1.0\" encoding=\"utf-8\"?><RoleProperties><Container>\
+         <ContainerId>{}</ContainerId><RoleInstances><RoleInstance><Id>{}</Id>\
+         <Properties><Property name=\"CertificateThumbprint\" value=\"{}\" /></Properties>\
+         </RoleInstance></RoleInstances></Container></RoleProperties>",
+        Escaped(&goal.container, Language::Xml),
+        Escaped(&goal.instance, Language::Xml),
+        Escaped(fingerprint, Language::Xml),
+    )
+    .ok()?;
+    Some(body)
+}
+
 /// Writes the report for `/provisioning/health`; `None` if it does not fit.
 pub fn json(health: Health<'_>) -> Option<Body> {
     let mut body = Body::new();

@@ -1,6 +1,7 @@
 //! What a caller may ask for: each option does what the help says, and nothing else.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -499,5 +500,82 @@ fn interface_that_does_not_exist_is_awaited_for_the_budget() {
         azure.end().ready();
         assert_at_rest("eth7");
         assert_at_rest("vm0");
+    });
+}
+
+#[test]
+fn fingerprint_of_the_host_key_is_published_when_asked_for() {
+    on_machine(|machine| {
+        fs::create_dir_all(machine.root().join("usr/sbin")).unwrap();
+        fs::write(machine.root().join("usr/sbin/sshd"), "").unwrap();
+        machine.insert(&with_key());
+        // What the platform answers to it does not matter.
+        for answers in ["ok", "404", "500"] {
+            let azure = Azure::start(&format!("properties.answers = {answers}"));
+            let run = machine.provision(&["--report-host-key=yes"]);
+            let heard = azure.end();
+            run.exits(0).says("host key SHA256:");
+            heard.ready();
+            let published: Vec<_> = heard
+                .requests()
+                .filter(|request| request.target == "/machine?comp=roleProperties")
+                .collect();
+            assert_eq!(published.len(), 1, "{answers}");
+            let body = String::from_utf8_lossy(&published[0].body);
+            let (_, rest) = body
+                .split_once("name=\"CertificateThumbprint\" value=\"SHA256:")
+                .unwrap();
+            let (letters, _) = rest.split_once('"').unwrap();
+            assert!(run.stderr.contains(&format!("SHA256:{letters}\n")), "{run}");
+            fs::remove_dir_all(machine.root().join("var/lib/preroot")).unwrap();
+        }
+        let azure = Azure::start("healthy");
+        machine.provision(&[]).exits(0);
+        assert_eq!(azure.end().steps().len(), 2);
+    });
+}
+
+#[test]
+fn custom_data_is_left_for_ignition_in_an_initramfs_that_has_it() {
+    on_machine(|machine| {
+        // The places are the running system's: here each has a layer over it that goes with the test.
+        for place in ["etc", "usr/bin", "usr/lib"] {
+            let layer = machine.place().join(place.replace('/', "-"));
+            let (upper, work) = (layer.join("upper"), layer.join("work"));
+            fs::create_dir_all(&upper).unwrap();
+            fs::create_dir_all(&work).unwrap();
+            let place = Path::new("/").join(place);
+            let options = format!(
+                "lowerdir={},upperdir={},workdir={}",
+                place.display(),
+                upper.display(),
+                work.display()
+            );
+            let data = std::ffi::CString::new(options).unwrap();
+            let flags = MountFlags::empty();
+            rustix::mount::mount("overlay", &place, "overlay", flags, data.as_c_str()).unwrap();
+        }
+        let config = "{\"ignition\": {\"version\": \"3.4.0\"}}\n";
+        let document = |data: &str| with_key().custom_data(data.as_bytes());
+        let left = Path::new("/usr/lib/ignition/user.ign");
+        for (data, is_left) in [("#!/bin/sh\n", false), (config, true)] {
+            for missing in ["/etc/initrd-release", "/usr/bin/ignition", ""] {
+                for path in ["/etc/initrd-release", "/usr/bin/ignition"] {
+                    let _ = fs::remove_file(path);
+                    if path != missing {
+                        fs::write(path, "").unwrap();
+                    }
+                }
+                machine.insert(&document(data));
+                machine.provision(&["--ready=never"]).exits(0);
+                assert_eq!(left.exists(), is_left && missing.is_empty(), "{missing}");
+                machine.reinstall();
+            }
+        }
+        assert_eq!(fs::read_to_string(left).unwrap(), config);
+        assert_eq!(
+            fs::metadata(left).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     });
 }
