@@ -22,7 +22,7 @@ pub const BUDGET: u64 = 256 * 1024;
 pub const MEMORY_KIB: u64 = 400;
 
 /// What it may take before it fails: the kernel counts in steps of a few pages.
-pub const MEMORY_NOW_KIB: u64 = 416;
+pub const MEMORY_NOW_KIB: u64 = 472;
 
 /// The system calls that a run elsewhere than on Azure stays below.
 pub const ELSEWHERE_CALLS: u64 = 40;
