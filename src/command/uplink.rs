@@ -108,6 +108,11 @@ impl Uplink {
         Ok(())
     }
 
+    /// Tells whether it was opened.
+    pub(super) fn is_open(&self) -> bool {
+        self.links.is_some()
+    }
+
     /// Moves everything on that can be moved; returns what became of the report.
     pub(super) fn poll(
         &mut self,

@@ -220,3 +220,16 @@ fn pool_machine_without_a_disc_is_no_specialized_one() {
         assert!(heard.failed().contains(reason));
     });
 }
+
+#[test]
+fn service_is_asked_even_where_nothing_is_reported() {
+    on_machine(|machine| {
+        let azure = Azure::start("healthy");
+        machine
+            .provision(&["--media=/nonexistent", "--ready=never"])
+            .exits(0)
+            .says(&format!("root ok host={HOST_NAME} user={USER}"));
+        azure.end().undecided();
+        assert_eq!(keys(machine, USER), format!("{KEY}\n"));
+    });
+}

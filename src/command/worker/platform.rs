@@ -24,6 +24,11 @@ impl Worker {
             Verdict::Ready(_) => Some(Exit::Done),
             Verdict::Failed => Some(Exit::Failed),
         };
+        // What is asked of the platform is needed even where it is told nothing.
+        if decided.is_none() && !self.reports() && self.uplink.is_open() {
+            self.exchange(now, None);
+            return None;
+        }
         let over = |verdict: &Verdict| !matches!(verdict, Verdict::Ready(Outcome::NothingToDo));
         // A root that is still to come may say that all of this is long done.
         if self.options.ready != Ready::Early && self.rooted.awaited_until().is_some() {
