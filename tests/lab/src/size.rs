@@ -15,14 +15,11 @@ use crate::fetch::{Lab, create_directory, list, remove_directory};
 use crate::progress::Step;
 use crate::{elf, product};
 
-/// The most bytes that the binary may have.
-pub const BUDGET: u64 = 256 * 1024;
+/// The most bytes that the binary may have; `docs/size.md` tells why.
+pub const BUDGET: u64 = 384 * 1024;
 
 /// The most memory that a process of it may take, in KiB.
-pub const MEMORY_KIB: u64 = 400;
-
-/// What it may take before it fails: the kernel counts in steps of a few pages.
-pub const MEMORY_NOW_KIB: u64 = 472;
+pub const MEMORY_KIB: u64 = 512;
 
 /// The system calls that a run elsewhere than on Azure stays below.
 pub const ELSEWHERE_CALLS: u64 = 40;
@@ -72,10 +69,8 @@ impl Bytes {
     /// Says what is wrong with it, if anything is.
     pub fn judge(self, last: Option<Self>) -> Result<(), String> {
         match last {
-            // On the way to the budget it may only go down.
-            Some(last) if self.stripped > BUDGET && self.stripped > last.stripped => Err(format!(
-                "it grew from {} to {} bytes, and is {} above its budget already",
-                last.stripped,
+            _ if self.stripped > BUDGET => Err(format!(
+                "{} bytes are {} above its budget",
                 self.stripped,
                 self.stripped - BUDGET
             )),
@@ -244,12 +239,12 @@ mod tests {
     }
 
     #[test]
-    fn above_the_budget_it_may_only_go_down() {
-        let last = Some(bytes(BUDGET + 100));
-        assert!(bytes(BUDGET + 100).judge(last).is_ok());
-        assert!(bytes(BUDGET + 99).judge(last).is_ok());
-        let why = bytes(BUDGET + 101).judge(last).unwrap_err();
-        assert!(why.ends_with("101 above its budget already"), "{why}");
+    fn budget_is_a_budget() {
+        assert!(bytes(BUDGET).judge(None).is_ok());
+        for last in [None, Some(bytes(BUDGET + 2))] {
+            let why = bytes(BUDGET + 1).judge(last).unwrap_err();
+            assert!(why.ends_with(" 1 above its budget"), "{why}");
+        }
     }
 
     #[test]
