@@ -10,6 +10,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 const INSIDE: &str = "PREROOT_TEST_INSIDE";
+/// What the line begins with that says why a test does nothing.
+const SKIPPED: &str = "skipped: ";
 /// Whether the namespaces can be made: it is the same for all tests of a program, and not free to know.
 static PROBE: OnceLock<Result<(), String>> = OnceLock::new();
 
@@ -27,11 +29,7 @@ pub(crate) fn run<F>(options: &[&str], body: F, enter: impl FnOnce(F)) {
             !is_strict(),
             "no namespace with a veth pair to be had: {refusal}"
         );
-        // Past the test harness, which would keep it to itself.
-        let _ = writeln!(
-            io::stderr(),
-            "{test}: skipped, no namespace with a veth pair to be had"
-        );
+        skipped(&format!("{test}: no namespace with a veth pair to be had"));
         return;
     }
     let output = unshare(options)
@@ -45,6 +43,17 @@ pub(crate) fn run<F>(options: &[&str], body: F, enter: impl FnOnce(F)) {
     // A name that is not the test's runs nothing at all, with success.
     let passed = output.status.success() && said.contains("1 passed");
     assert!(passed, "{test} in its namespace: {said}{complained}");
+    for why in complained
+        .lines()
+        .filter_map(|line| line.strip_prefix(SKIPPED))
+    {
+        skipped(&format!("{test}: {why}"));
+    }
+}
+
+/// Says why a test does nothing, past the test harness, which would keep it to itself.
+pub(crate) fn skipped(why: &str) {
+    let _ = writeln!(io::stderr(), "{SKIPPED}{why}");
 }
 
 /// Runs `ip` of iproute2.
