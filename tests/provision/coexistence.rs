@@ -1,7 +1,7 @@
 //! A real Debian after us: its own waagent and cloud-init run in the root that we provisioned, on the same
 //! platform, change nothing there and report nothing.
 //!
-//! The system is `cargo lab fetch debian`; without it the tests are skipped. Nothing boots here: what
+//! The system is `cargo lab fetch debian-agents`; without it the tests are skipped. Nothing boots here: what
 //! systemd would start is started by hand, after what systemd asks before it. Our markers are taken away
 //! too, and then the agent must do what they keep it from: so the platform is also held against its real
 //! clients.
@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::hash::{DefaultHasher, Hasher as _};
-use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -18,16 +17,16 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::debian;
+use lab::debian::Flavour;
 use lab::disc::ovf::Document;
-use lab::fetch::Lab;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpgid};
 
 use crate::azure::{Azure, Heard};
 use crate::healthy::with_key;
-use crate::machine::{HOST_NAME, Machine, VM_ID, each_file, on_machine, tmpfs};
-use crate::namespace::{ip, is_strict};
+use crate::installed;
+use crate::machine::{HOST_NAME, Machine, VM_ID, each_file, on_root, tmpfs};
+use crate::namespace::ip;
 
 /// How long the agent may need, on a busy machine, for what takes it five seconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -72,26 +71,7 @@ struct System<'a> {
 /// What can be seen of each file.
 type Picture = BTreeMap<PathBuf, String>;
 
-impl<'a> System<'a> {
-    /// Puts the system in the place of the machine's small root.
-    fn install(machine: &'a Machine) -> Option<Self> {
-        let archive = Lab::open().ok().and_then(|lab| debian::cached(&lab));
-        let Some(archive) = archive else {
-            let missing = "there is no Debian to be had: `cargo lab fetch debian`";
-            assert!(!is_strict(), "{missing}");
-            // Past the test harness, which would keep it to itself.
-            let _ = writeln!(io::stderr(), "skipped: {missing}");
-            return None;
-        };
-        let root = machine.root();
-        fs::remove_dir_all(&root).unwrap();
-        fs::create_dir(&root).unwrap();
-        tmpfs(&root);
-        let unpacked = debian::unpack(&archive, &root).status().unwrap();
-        assert!(unpacked.success());
-        Some(Self { machine })
-    }
-
+impl System<'_> {
     /// Provisions the root as the first boot does.
     fn provision(&self, document: &Document) {
         self.machine.insert(document);
@@ -269,6 +249,15 @@ impl<'a> System<'a> {
     }
 }
 
+/// Runs a test on a machine that has the system.
+fn on_system(body: impl FnOnce(&System)) {
+    on_root(body, |body, machine| {
+        if installed::install(Flavour::WithAgents, machine) {
+            body(&System { machine });
+        }
+    });
+}
+
 /// Ends a service with all its processes, as systemd does.
 fn end(mut service: Child) {
     let group = Pid::from_child(&service);
@@ -315,10 +304,7 @@ fn bad_lines(log: &str) -> Vec<&str> {
 
 #[test]
 fn waagent_takes_the_root_for_provisioned() {
-    on_machine(|machine| {
-        let Some(system) = System::install(machine) else {
-            return;
-        };
+    on_system(|system| {
         system.provision(&with_key());
         let azure = Azure::start("healthy");
         system.boot();
@@ -356,10 +342,7 @@ fn waagent_takes_the_root_for_provisioned() {
 
 #[test]
 fn cloud_init_is_not_started() {
-    on_machine(|machine| {
-        let Some(system) = System::install(machine) else {
-            return;
-        };
+    on_system(|system| {
         let document = with_key()
             .password("Not-A-Real-1!pw")
             .custom_data(b"#cloud-config\nruncmd: [touch, /ran]\n");
@@ -387,10 +370,7 @@ fn cloud_init_is_not_started() {
 
 #[test]
 fn waagent_sleeps_where_the_platform_wants_no_agent() {
-    on_machine(|machine| {
-        let Some(system) = System::install(machine) else {
-            return;
-        };
+    on_system(|system| {
         system.provision(&with_key().provision_guest_agent(false));
         let azure = Azure::start("healthy");
         system.boot();

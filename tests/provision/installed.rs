@@ -1,18 +1,19 @@
 //! Installed systems as roots: the lab's Debian, with its own account files or with another
 //! distribution's, and programs of that root that look at what was made of it.
 
+use std::env;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use lab::debian::{self, Flavour};
 use lab::fetch::Lab;
-use lab::installed::Debian;
 use rustix::mount::MountPropagationFlags;
 
 use crate::machine::{HOST_NAME, Machine, each_file, on_root, tmpfs};
-use crate::namespace::is_strict;
+use crate::namespace::{is_strict, skipped};
 
 /// What one distribution has of its own.
 pub(crate) struct Distribution {
@@ -91,28 +92,36 @@ pub(crate) struct Inside {
 /// Runs a test on a machine whose root is this distribution's.
 pub(crate) fn on_installed(distribution: &Distribution, body: impl FnOnce(&Machine, &Inside)) {
     on_root(body, |body, machine| {
-        let Some(debian) = Debian::made(&Lab::open().unwrap()) else {
-            let missing = "no installed Debian is there; `cargo lab fetch installed` makes one";
-            assert!(!is_strict(), "{missing}");
-            println!("skipped: {missing}");
+        if !install(Flavour::Plain, machine) {
             return;
-        };
-        let root = machine.root();
-        fs::create_dir(&root).unwrap();
-        let status = Command::new("tar")
-            .args(["--numeric-owner", "-xpf"])
-            .arg(&debian.archive)
-            .arg("-C")
-            .arg(&root)
-            .status();
-        assert!(status.unwrap().success(), "{}", debian.archive.display());
+        }
         if distribution.name != DEBIAN.name {
-            become_other(&root, distribution);
+            become_other(&machine.root(), distribution);
         }
         let inside = Inside::enter(machine);
         inside.checkers_are_silent();
         body(machine, &inside);
     });
+}
+
+/// Gives a machine a Debian for its root, or says why the test that needs it is skipped.
+pub(crate) fn install(flavour: Flavour, machine: &Machine) -> bool {
+    let Some(archive) = debian::made(&Lab::open().unwrap(), flavour) else {
+        let missing = format!(
+            "no installed Debian is there; `cargo lab fetch {}` makes one",
+            flavour.name()
+        );
+        // Set by whoever has found that none can be made, and has said so.
+        let is_known = env::var_os("PREROOT_WITHOUT_DEBIAN").is_some();
+        assert!(is_known || !is_strict(), "{missing}");
+        skipped(&missing);
+        return false;
+    };
+    fs::create_dir(machine.root()).unwrap();
+    // Programs inside ask how their root is mounted.
+    tmpfs(machine.root());
+    debian::unpack(&archive, &machine.root()).unwrap();
+    true
 }
 
 /// Puts another distribution's files in the place of Debian's.

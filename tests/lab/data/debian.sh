@@ -1,54 +1,58 @@
 #!/bin/sh
-# Installs packages into a new root and packs it: debian.sh TREE OUTPUT ARCHIVE...
+# Makes a Debian of its packages: unpacks them all, then lets each configure itself, as debootstrap
+# does; fills an archive with it, and a disk if one is named.
 #
-# Runs in mount and process namespaces of its own, as root there. The packages are unpacked first, so
-# that there is a shell to configure them with, and then installed as their distribution does it.
+# ARCHIVES ADDITIONS ROOT.tar [ROOT.ext4 UUID SIZE]; run as root in mount and pid namespaces of its own.
 set -eu
-tree=$1
-output=$2
-shift 2
+archives=$1 additions=$2 tar=$3 disk=${4-} uuid=${5-} size=${6-}
+export DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true LC_ALL=C
+export PATH="$PATH:/usr/sbin:/sbin"
 
-mount -t tmpfs -o mode=755 tmpfs "$tree"
-cd "$tree"
-for directory in bin sbin lib; do
-    mkdir -p "usr/$directory"
-    ln -s "usr/$directory" "$directory"
+# Every package asks for its files to be on the disk before it goes on; here nobody wants that.
+top=$(dirname "$tar")/tree
+mkdir "$top"
+mount -t tmpfs -o mode=755,size=1G lab "$top"
+cd "$top"
+mkdir -p usr/bin usr/sbin usr/lib usr/lib64 etc/dpkg/dpkg.cfg.d proc run
+for directory in bin sbin lib lib64; do ln -s "usr/$directory" "$directory"; done
+unwanted='doc info locale man'
+for directory in $unwanted; do
+    echo "path-exclude=/usr/share/$directory/*"
+done >etc/dpkg/dpkg.cfg.d/lab
+for package in "$archives"/*.deb; do
+    dpkg-deb --fsys-tarfile "$package" | tar -x --keep-directory-symlink \
+        --exclude=./usr/share/doc --exclude=./usr/share/man --exclude=./usr/share/locale
 done
-if [ -e /lib64 ]; then
-    mkdir -p usr/lib64
-    ln -s usr/lib64 lib64
-fi
-mkdir -p dev proc run tmp var/lib/dpkg packages
-: > var/lib/dpkg/status
-
-for archive; do
-    cp "$archive" packages/
-    # What nobody reads here.
-    dpkg-deb --fsys-tarfile "$archive" | tar -x --keep-directory-symlink \
-        --exclude './usr/share/doc/*' --exclude './usr/share/man/*' --exclude './usr/share/locale/*'
+mount -t tmpfs lab dev
+for node in null zero full random urandom tty; do
+    : >"dev/$node"
+    mount --bind "/dev/$node" "dev/$node"
 done
-
-mount -t proc proc proc
-mount -t tmpfs tmpfs dev
-for device in null zero full random urandom; do
-    : > "dev/$device"
-    mount --bind "/dev/$device" "dev/$device"
-done
-# No service is started by its installation.
-printf '#!/bin/sh\nexit 101\n' > usr/sbin/policy-rc.d
+mkdir run/archives
+mount --bind "$archives" run/archives
+mount --rbind /proc proc
+printf '#!/bin/sh\nexit 101\n' >usr/sbin/policy-rc.d
 chmod 755 usr/sbin/policy-rc.d
-
-chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C HOME=/root \
-    DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true \
-    sh -c 'exec dpkg --force-depends --force-unsafe-io --install \
-        --path-exclude="/usr/share/doc/*" --path-exclude="/usr/share/man/*" \
-        --path-exclude="/usr/share/locale/*" /packages/*.deb'
-
-umount dev/* dev proc
-rm -rf packages usr/sbin/policy-rc.d var/log/* var/cache/debconf/*-old var/lib/dpkg/*-old
-# What no package has and every image: and nobody's identity yet.
-echo '# The root is mounted by the initramfs.' > etc/fstab
-echo localhost > etc/hostname
-printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' > etc/hosts
-: > etc/machine-id
-tar -c --numeric-owner --sort=name -f "$output" .
+# What the first packages' own scripts need.
+cp usr/share/base-passwd/passwd.master etc/passwd
+cp usr/share/base-passwd/group.master etc/group
+: >var/lib/dpkg/status
+# shellcheck disable=SC2016
+chroot . /bin/sh -ec 'cd /run/archives
+    dpkg --force-depends --install base-passwd_*.deb base-files_*.deb
+    dpkg --force-depends --install ./*.deb
+    test -z "$(dpkg --audit)"' </dev/null
+rm usr/sbin/policy-rc.d
+umount -l proc
+umount run/archives
+rmdir run/archives
+umount -R dev
+rm -rf run/* tmp/* etc/machine-id etc/dpkg/dpkg.cfg.d/lab
+: >etc/machine-id
+cp -R "$additions/." .
+# The homes that the system's own accounts are said to have, so that `pwck` has nothing to say.
+mkdir -p var/cache/man var/spool/lpd var/spool/news var/spool/uucp var/www var/list
+tar --numeric-owner --sort=name -cf "$tar" .
+[ -n "$disk" ] || exit 0
+mke2fs -q -t ext4 -L lab-debian -U "$uuid" -I 256 -b 4096 -m 0 \
+    -E "root_owner=0:0,hash_seed=$uuid" -d . "$disk" "$size"

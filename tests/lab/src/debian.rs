@@ -1,10 +1,15 @@
-//! A whole system with the agents of others, installed by its own package manager.
+//! A Debian as it is after an installation: real account files, PAM, sshd, sudo and systemd; on
+//! request with the agents of others.
 //!
-//! It is of the distribution's own packages, their installation scripts run in namespaces, and kept as one
-//! archive with its owners. Nothing boots it: tests run programs in it (the root that boots is `rootfs`).
+//! Where [`rootfs`](crate::rootfs) has some files of some packages, here every package has run its own
+//! scripts, in namespaces, on the processor that they were built for: it is the host's. Each flavour is
+//! made once and kept as an archive, which a test unpacks where it likes; the plain one as a disk too,
+//! for a machine. Nothing of the system is touched; an ordinary user needs a line in `/etc/subuid`,
+//! as files have owners.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,125 +18,354 @@ use sha2::{Digest as _, Sha256};
 use crate::apt::Apt;
 use crate::arch::Arch;
 use crate::fault::Fault;
-use crate::fetch::{Lab, create_directory, list, on_path, remove_directory};
-use crate::progress::Step;
+use crate::fetch::{Lab, count, create_directory, list, on_path, remove_directory};
+use crate::progress::{self, Step};
 
-const INSTALL: &str = include_str!("../data/debian.sh");
+/// The UUID of the disk's file system.
+const UUID: &str = "7a0e4c52-3f0b-4d5e-8a61-0c0ffeedeb12";
 
-/// What the system is made from: when this changes, it is made again.
-const RECIPE: [&str; 2] = [INSTALL, include_str!("debian.rs")];
+/// How large the disk is.
+const SIZE: &str = "320M";
 
-/// The packages, with all that they depend on; APT knows the essential ones by a pattern.
-const PACKAGES: [&str; 10] = [
+/// What is installed, with all that it depends on; APT knows the essential packages by a pattern.
+const PACKAGES: [&str; 9] = [
     "?essential",
-    "cloud-init",
+    // In place of a package that moves files about and needs all of Perl.
+    "usr-is-merged",
+    "busybox-static",
     "iproute2",
-    // waagent counts with it what the firewall drops, and complains where it cannot.
-    "iptables",
     "openssh-server",
     "passwd",
     "sudo",
     "systemd-sysv",
     "udev",
-    // Else a converter for systems with an unmerged `/usr` is taken, and all of Perl with it.
-    "usr-is-merged",
 ];
 
-/// What the Azure agent's package is called: in Debian, in Ubuntu.
-const AGENT: [&str; 2] = ["waagent", "walinuxagent"];
+/// What comes on top with the agents, besides Azure's.
+const WITH_AGENTS: [&str; 2] = [
+    "cloud-init",
+    // waagent counts with it what the firewall drops, and complains where it cannot.
+    "iptables",
+];
 
-/// Gives the system's archive, if it has been made.
-pub fn cached(lab: &Lab) -> Option<PathBuf> {
-    let path = path(lab, Arch::host()?);
-    path.is_file().then_some(path)
+/// What Azure's agent is called: in Debian, in Ubuntu.
+const AZURE_AGENT: [&str; 2] = ["waagent", "walinuxagent"];
+
+const SCRIPT: &str = include_str!("../data/debian.sh");
+
+/// Files of ours: where, what, with what mode.
+const ADDITIONS: &[(&str, &str, u32)] = &[
+    (
+        "etc/fstab",
+        "# The root is mounted by the initramfs.\n",
+        0o644,
+    ),
+    ("etc/hostname", "localhost\n", 0o644),
+    (
+        "etc/hosts",
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+        0o644,
+    ),
+    (
+        "etc/systemd/network/10-lab.network",
+        "[Match]\nName=en* eth*\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n",
+        0o644,
+    ),
+    (
+        "etc/systemd/system/lab-told.service",
+        "[Unit]\nDescription=Tells the lab that the system is up\n\
+         After=ssh.service systemd-networkd-wait-online.service\n\
+         Wants=systemd-networkd-wait-online.service\n\n\
+         [Service]\nType=oneshot\nExecStart=/usr/sbin/lab-init told\n\n\
+         [Install]\nWantedBy=multi-user.target\n",
+        0o644,
+    ),
+    (
+        "usr/sbin/lab-init",
+        include_str!("../data/debian-init.sh"),
+        0o755,
+    ),
+];
+
+/// What a person would have switched on with `systemctl enable`, and off with `systemctl mask`.
+const LINKS: &[(&str, &str)] = &[
+    (
+        "etc/systemd/system/multi-user.target.wants/lab-told.service",
+        "/etc/systemd/system/lab-told.service",
+    ),
+    (
+        "etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
+        "/lib/systemd/system/systemd-networkd.service",
+    ),
+    ("etc/systemd/system/apt-daily.timer", "/dev/null"),
+    ("etc/systemd/system/apt-daily-upgrade.timer", "/dev/null"),
+    ("etc/systemd/system/e2scrub_reap.service", "/dev/null"),
+    // Its prompt would cut our lines in two.
+    ("etc/systemd/system/serial-getty@.service", "/dev/null"),
+];
+
+/// How the names of the files end.
+const ARCHIVE: &str = "tar";
+const DISK: &str = "ext4";
+
+/// Which Debian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// What a machine needs that people log in to.
+    Plain,
+    /// The same with cloud-init and waagent.
+    WithAgents,
 }
 
-/// Gives the system's archive, made anew if its recipe has changed.
-pub fn archive(lab: &Lab) -> Result<PathBuf, Fault> {
-    let missing = |fix: &str| Fault::Missing {
-        what: "a Debian with the agents of others".to_owned(),
-        fix: fix.to_owned(),
-    };
+impl Flavour {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Plain, Self::WithAgents];
+
+    /// Gives the name that `cargo lab fetch` has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "debian",
+            Self::WithAgents => "debian-agents",
+        }
+    }
+
+    /// Lists what is kept of it, by the ends of the files' names.
+    fn kinds(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain => &[ARCHIVE, DISK],
+            Self::WithAgents => &[ARCHIVE],
+        }
+    }
+
+    /// Lists the packages to ask APT for.
+    fn packages(self, apt: &Apt) -> Result<Vec<&'static str>, Fault> {
+        let mut packages = PACKAGES.to_vec();
+        if self == Self::WithAgents {
+            packages.extend(WITH_AGENTS);
+            let [debian, ubuntu] = AZURE_AGENT;
+            let is_debian = apt.field(debian, "Version")?.is_some();
+            packages.push(if is_debian { debian } else { ubuntu });
+        }
+        Ok(packages)
+    }
+}
+
+/// Gives a Debian's archive, if it has been made and its recipe is still the same.
+pub fn made(lab: &Lab, flavour: Flavour) -> Option<PathBuf> {
+    let arch = Arch::host()?;
+    is_made(lab, flavour, arch).then(|| path(lab, flavour, arch, ARCHIVE))
+}
+
+/// Gives a Debian's archive, and makes it if it is not there yet.
+pub fn archive(lab: &Lab, flavour: Flavour) -> Result<PathBuf, Fault> {
     let arch = Arch::host().ok_or_else(|| missing("use an x86_64 or aarch64 machine"))?;
-    let path = path(lab, arch);
-    if path.is_file() {
-        return Ok(path);
+    make(lab, flavour, arch)?;
+    Ok(path(lab, flavour, arch, ARCHIVE))
+}
+
+/// Gives the plain Debian as an ext4 file system; copy it before anything writes to it.
+pub fn disk(lab: &Lab, arch: Arch) -> Result<PathBuf, Fault> {
+    if Arch::host() != Some(arch) {
+        let name = arch.traits().name;
+        return Err(missing(&format!(
+            "it is made on the processor that it is for; use an {name} machine"
+        )));
+    }
+    make(lab, Flavour::Plain, arch)?;
+    Ok(path(lab, Flavour::Plain, arch, DISK))
+}
+
+/// Unpacks an archive into a directory, as root of some namespace.
+pub fn unpack(archive: &Path, root: &Path) -> Result<(), Fault> {
+    let mut tar = Command::new("tar");
+    tar.args(["--numeric-owner", "-xpf"]).arg(archive);
+    progress::run(tar.arg("-C").arg(root)).map(drop)
+}
+
+/// Says what is left out where a Debian cannot be had; fails if that is not the fault, or nothing may be.
+pub(crate) fn leave_out(fault: Fault, what: &str) -> Result<(), Fault> {
+    let strict = ["CI", "PREROOT_STRICT"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some());
+    if strict || !matches!(fault, Fault::Missing { .. }) {
+        return Err(fault);
+    }
+    progress::say(format_args!("left out: {what}; {fault}"));
+    Ok(())
+}
+
+/// Says that there is no such system, and what to do about it.
+fn missing(fix: &str) -> Fault {
+    Fault::Missing {
+        what: "an installed Debian".to_owned(),
+        fix: fix.to_owned(),
+    }
+}
+
+/// Installs a Debian for this processor, which is the host's, unless that has been done.
+fn make(lab: &Lab, flavour: Flavour, arch: Arch) -> Result<(), Fault> {
+    if is_made(lab, flavour, arch) {
+        return Ok(());
     }
     if on_path("apt-get").is_none() || on_path("dpkg-deb").is_none() {
         return Err(missing(
-            "it is made from Debian's or Ubuntu's packages; use one of those",
+            "it is made from Debian's or Ubuntu's packages; use a machine that has APT",
         ));
     }
-    let unshare = lab.tool("unshare")?;
+    let (mke2fs, unshare) = (lab.tool("mke2fs")?, lab.tool("unshare")?);
     let _lock = lab.lock()?;
-    if path.is_file() {
-        return Ok(path);
+    if is_made(lab, flavour, arch) {
+        return Ok(());
     }
     let apt = Apt::for_guest(lab, arch)?;
-    let mut agent = AGENT[0];
-    for name in AGENT {
-        if apt.field(name, "Version")?.is_some() {
-            agent = name;
-            break;
-        }
+    let archives = apt.with_dependencies(&flavour.packages(&apt)?)?;
+    let work = lab.directory().join("debian.work");
+    remove_directory(&work)?;
+    let (packages, additions) = (work.join("packages"), work.join("additions"));
+    create_directory(&packages)?;
+    for archive in &archives {
+        let name = archive.file_name().unwrap_or_default();
+        fs::hard_link(archive, packages.join(name)).map_err(Fault::file("link", archive))?;
     }
-    let archives = apt.with_dependencies(&[&PACKAGES[..], &[agent]].concat())?;
+    add(&additions)?;
+    let script = work.join("debian.sh");
+    fs::write(&script, SCRIPT).map_err(Fault::file("write", &script))?;
     let mut step = Step::begin(format!(
-        "installing {agent}, cloud-init and what they need ({} packages)",
-        archives.len()
+        "installing {} ({})",
+        flavour.name(),
+        count(archives.len())
     ));
-    let tree = lab.directory().join("debian.tree");
-    create_directory(&tree)?;
-    let script = lab.directory().join("debian.sh");
-    fs::write(&script, INSTALL).map_err(Fault::file("write", &script))?;
-    let part = path.with_extension("part");
+    let part = |kind: &str| work.join("root").with_extension(kind);
     let mut command = unshare.command();
     command.args(["--mount", "--pid", "--fork", "--kill-child", "--net"]);
     if !nix::unistd::geteuid().is_root() {
         command.args(["--user", "--map-root-user", "--map-auto"]);
     }
-    command.arg("sh").args([&script, &tree, &part]);
-    command.args(&archives);
-    let path_of_ours = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path_of_ours}:/usr/sbin:/sbin"));
+    command.args(["--", "sh"]).arg(&script);
+    command.args([&packages, &additions, &part(ARCHIVE)]);
+    if flavour.kinds().contains(&DISK) {
+        command.arg(part(DISK)).args([UUID, SIZE]);
+        with_program(&mut command, mke2fs.program());
+    }
     step.run(&mut command, &String::new)?;
-    let prefix = prefix(arch);
+    let prefix = prefix(flavour, arch);
     for old in list(lab.directory()) {
         let name = old.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(&prefix) && name.ends_with(".tar") {
+        if name.starts_with(&prefix) && old.is_file() {
             fs::remove_file(&old).map_err(Fault::file("remove", &old))?;
         }
     }
-    remove_directory(&tree)?;
-    fs::rename(&part, &path).map_err(Fault::file("rename", &part))?;
-    step.end();
-    Ok(path)
-}
-
-/// Starts a command line that unpacks the system into a directory, as root of some namespace.
-pub fn unpack(archive: &Path, root: &Path) -> Command {
-    let mut command = Command::new("tar");
-    command.arg("-x").arg("--numeric-owner").arg("-p");
-    command.arg("-f").arg(archive).arg("-C").arg(root);
-    command
-}
-
-fn prefix(arch: Arch) -> String {
-    format!("debian-{}-", arch.traits().debian)
-}
-
-fn path(lab: &Lab, arch: Arch) -> PathBuf {
-    let mut hash = Sha256::new();
-    for part in RECIPE {
-        hash.update(part);
+    for kind in flavour.kinds() {
+        let part = part(kind);
+        fs::rename(&part, path(lab, flavour, arch, kind)).map_err(Fault::file("rename", &part))?;
     }
-    let key = hash
-        .finalize()
-        .iter()
-        .take(6)
-        .fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        });
-    lab.directory().join(format!("{}{key}.tar", prefix(arch)))
+    remove_directory(&work)?;
+    step.end();
+    Ok(())
+}
+
+/// Says whether all that is kept of a Debian is there.
+fn is_made(lab: &Lab, flavour: Flavour, arch: Arch) -> bool {
+    let mut kinds = flavour.kinds().iter();
+    kinds.all(|kind| path(lab, flavour, arch, kind).is_file())
+}
+
+/// Gives what the names of a Debian's files begin with, and those of no other's.
+fn prefix(flavour: Flavour, arch: Arch) -> String {
+    format!("{}-{}-", flavour.name(), arch.traits().debian)
+}
+
+/// Names a file; when the recipe changes it is another.
+fn path(lab: &Lab, flavour: Flavour, arch: Arch, kind: &str) -> PathBuf {
+    let mut hash = Sha256::new();
+    hash.update(include_str!("debian.rs"));
+    hash.update(SCRIPT);
+    for (path, text, _) in ADDITIONS {
+        hash.update(path);
+        hash.update(text);
+    }
+    let mut name = prefix(flavour, arch);
+    for byte in hash.finalize().iter().take(6) {
+        let _ = write!(name, "{byte:02x}");
+    }
+    lab.directory().join(format!("{name}.{kind}"))
+}
+
+/// Writes the files of ours into a directory.
+fn add(tree: &Path) -> Result<(), Fault> {
+    let above = |path: &Path| path.parent().map_or(Ok(()), create_directory);
+    for (path, text, mode) in ADDITIONS {
+        let path = tree.join(path);
+        above(&path)?;
+        fs::write(&path, text).map_err(Fault::file("write", &path))?;
+        fs::set_permissions(&path, Permissions::from_mode(*mode))
+            .map_err(Fault::file("chmod", &path))?;
+    }
+    for (link, target) in LINKS {
+        let link = tree.join(link);
+        above(&link)?;
+        symlink(target, &link).map_err(Fault::file("create", &link))?;
+    }
+    Ok(())
+}
+
+/// Lets a command line find a program that is not on its `PATH`.
+fn with_program(command: &mut Command, program: &Path) {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let first = program.parent().map(Path::to_owned);
+    let all = std::env::split_paths(&path).chain(first);
+    if let Ok(path) = std::env::join_paths(all) {
+        command.env("PATH", path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_debians_share_a_file() {
+        let lab = Lab::open().unwrap();
+        let mut paths = Vec::new();
+        for arch in [Arch::X86_64, Arch::Aarch64] {
+            for flavour in Flavour::ALL {
+                let own = prefix(flavour, arch);
+                for kind in flavour.kinds() {
+                    paths.push((own.clone(), path(&lab, flavour, arch, kind)));
+                }
+            }
+        }
+        assert_eq!(paths.len(), 6);
+        // What is removed as old is of the same flavour and processor.
+        let prefixes: Vec<_> = paths.iter().map(|(own, _)| own.clone()).collect();
+        for (own, path) in &paths {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            for prefix in &prefixes {
+                assert_eq!(name.starts_with(prefix), prefix == own, "{name}, {prefix}");
+            }
+        }
+        paths.sort();
+        paths.dedup();
+        assert_eq!(paths.len(), 6);
+    }
+
+    #[test]
+    fn disk_for_a_foreign_processor_is_refused() {
+        let lab = Lab::open().unwrap();
+        let foreign = match Arch::host() {
+            Some(Arch::X86_64) => Arch::Aarch64,
+            _ => Arch::X86_64,
+        };
+        assert!(matches!(disk(&lab, foreign), Err(Fault::Missing { .. })));
+    }
+
+    #[test]
+    fn additions_are_written_with_their_modes() {
+        let tree = std::env::temp_dir().join(format!("lab-additions-{}", std::process::id()));
+        add(&tree).unwrap();
+        let init = tree.join("usr/sbin/lab-init").metadata().unwrap();
+        assert_eq!(init.permissions().mode() & 0o777, 0o755);
+        assert!(tree.join(LINKS[0].0).is_symlink());
+        remove_directory(&tree).unwrap();
+    }
 }

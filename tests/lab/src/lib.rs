@@ -15,7 +15,6 @@ pub mod ext4;
 pub mod fault;
 pub mod fetch;
 pub mod footprint;
-pub mod installed;
 pub mod kernel;
 pub mod lint;
 pub mod monitor;

@@ -20,6 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::arch::Arch;
+use crate::debian;
 use crate::fault::Fault;
 use crate::fetch::Lab;
 use crate::progress;
@@ -47,6 +48,17 @@ pub struct Promise {
     /// What it is, in one line.
     pub about: &'static str,
     check: fn(&Scene) -> Result<(), Broken>,
+    /// Whether the machine is an installed Debian, which cannot be made everywhere.
+    in_debian: bool,
+}
+
+impl Promise {
+    const fn in_debian(self) -> Self {
+        Self {
+            in_debian: true,
+            ..self
+        }
+    }
 }
 
 /// Makes a row of [`PROMISES`].
@@ -55,7 +67,12 @@ const fn promise(
     about: &'static str,
     check: fn(&Scene) -> Result<(), Broken>,
 ) -> Promise {
-    Promise { name, about, check }
+    Promise {
+        name,
+        about,
+        check,
+        in_debian: false,
+    }
 }
 
 /// The one promise that needs another processor's kernel, disk and emulator.
@@ -152,22 +169,26 @@ pub static PROMISES: &[Promise] = &[
         "visitor_logs_in",
         "an installed Debian: a real SSH client comes in, by key and by password",
         login::visitor_logs_in,
-    ),
+    )
+    .in_debian(),
     promise(
         "secrets_are_nowhere_else",
         "password and custom data are not in memory, on disk, console or wire",
         login::secrets_are_nowhere_else,
-    ),
+    )
+    .in_debian(),
     promise(
         "host_key_is_the_one_on_the_console",
         "the SSH client accepts the host key that the console shows, and no other",
         login::host_key_is_the_one_on_the_console,
-    ),
+    )
+    .in_debian(),
     promise(
         "visitor_logs_in_under_systemd",
         "the same Debian with systemd, its network and its sshd: nothing fails",
         login::visitor_logs_in_under_systemd,
-    ),
+    )
+    .in_debian(),
     promise("root_by_label", "root=LABEL= is found", root::by_label),
     promise("root_by_device", "root=/dev/vda is found", root::by_device),
     promise(
@@ -218,13 +239,23 @@ pub fn run(
     keep_going: bool,
     tell: &(dyn Fn(&Kept) + Sync),
 ) -> Result<(usize, usize), Fault> {
-    let chosen: VecDeque<_> = PROMISES
+    let mut chosen: VecDeque<_> = PROMISES
         .iter()
         .filter(|promise| wanted.is_empty() || wanted.iter().any(|name| name == promise.name))
         .collect();
     let scene = Scene::set(lab)?;
     if chosen.iter().any(|promise| promise.name == AARCH64) {
         scene::fetch(lab, Arch::Aarch64)?;
+    }
+    if chosen.iter().any(|promise| promise.in_debian)
+        && let Err(fault) = debian::disk(lab, Arch::X86_64)
+    {
+        // Who asks for one by its name wants to know.
+        if !wanted.is_empty() {
+            return Err(fault);
+        }
+        debian::leave_out(fault, "the promises about visitors")?;
+        chosen.retain(|promise| !promise.in_debian);
     }
     let queue = Mutex::new(chosen);
     let counts = Mutex::new((0, 0));

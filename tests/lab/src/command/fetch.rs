@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use lab::arch::Arch;
+use lab::debian::{self, Flavour};
 use lab::fault::Fault;
 use lab::fetch::{Lab, known_programs};
-use lab::installed::Debian;
 use lab::kernel::Kernel;
-use lab::{debian, progress, rootfs};
+use lab::{progress, rootfs};
 use lexopt::prelude::*;
 
 use super::usage;
@@ -18,10 +18,11 @@ Fetches what the other verbs would fetch when they need it, into target/lab/.
 
 Usage: cargo lab fetch [OPTION]... [THING]...
 
-  THING           `kernel`, `root` (the root disk), `debian` (a system with other
-                  agents), `installed` (a system for visitors), or a program such as
-                  mkudffs; default: all that `cargo lab boot` needs
-  --arch ARCH     for which machine: x86_64 (default), aarch64
+  THING           `kernel`, `root` (the root disk), `debian` (a whole system as after its
+                  installation), `debian-agents` (the same with cloud-init and waagent),
+                  or a program such as mkudffs; default: all that `cargo lab boot` needs
+  --arch ARCH     for which machine: x86_64 (default), aarch64; a whole system and the
+                  programs are this one's
   --list          list the programs that can be fetched
 
 Nothing is installed. A program that the system has is taken from there; with
@@ -55,8 +56,8 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, Fault> {
         let at = match thing.as_str() {
             "kernel" => Kernel::fetch(&lab, arch)?.image,
             "root" => rootfs::image(&lab, arch)?,
-            "debian" => debian::archive(&lab)?,
-            "installed" => Debian::make(&lab)?.archive,
+            "debian" => debian::archive(&lab, Flavour::Plain)?,
+            "debian-agents" => debian::archive(&lab, Flavour::WithAgents)?,
             program if known_programs().any(|known| known == program) => {
                 lab.tool(program)?.program().to_owned()
             }

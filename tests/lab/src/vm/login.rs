@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use super::lock;
 use super::scene::{Broken, Scene, Seen};
+use crate::arch::Arch;
 use crate::boot::{Hands, Moment, Options};
+use crate::debian;
 use crate::disc::ovf::Document;
 use crate::fault::Fault;
 use crate::fetch::{Lab, create_directory};
-use crate::installed::Debian;
 use crate::progress;
 use crate::secret::Planted;
 use crate::visitor::{self, told};
@@ -143,7 +144,7 @@ fn visit(scene: &Scene) -> Result<Visited, Broken> {
         }
     };
     let seen = Seen::of(&Options {
-        root_disk: Some(desk.debian.disk.clone()),
+        root_disk: Some(desk.debian.clone()),
         document: Some(document),
         pcap: Some(pcap.clone()),
         moments: vec![look, come],
@@ -252,7 +253,7 @@ pub(super) fn visitor_logs_in_under_systemd(scene: &Scene) -> Result<(), Broken>
         }
     };
     let seen = Seen::of(&Options {
-        root_disk: Some(desk.debian.disk.clone()),
+        root_disk: Some(desk.debian.clone()),
         document: Some(desk.written("document.xml", desk.document().build().as_bytes())?),
         moments: vec![come],
         time_limit: SYSTEMD_LIMIT,
@@ -268,7 +269,7 @@ pub(super) fn visitor_logs_in_under_systemd(scene: &Scene) -> Result<(), Broken>
 /// What a visitor brings along.
 struct Desk {
     directory: PathBuf,
-    debian: Debian,
+    debian: PathBuf,
     public: String,
 }
 
@@ -284,7 +285,7 @@ impl Desk {
         let public = fs::read_to_string(&public).map_err(Fault::file("read", &public))?;
         let desk = Self {
             directory: directory.to_owned(),
-            debian: Debian::make(lab)?,
+            debian: debian::disk(lab, Arch::X86_64)?,
             public: public.trim_end().to_owned(),
         };
         let asked = desk.written("askpass", b"#!/bin/sh\nexec cat \"${0%/*}/password\"\n")?;
