@@ -21,9 +21,10 @@ Usage: cargo lab test [OPTION]...
   --list          say what each step does
 
 What the tests need and the system lacks is fetched into target/lab/; nothing is
-installed. No test is skipped, but for those that the emulator of the step `other` is
-too old for and those in a whole Debian where none can be made: they are named. The last line is `N passed, N failed`, which counts the
-steps, and in place of the step `vm` its boots.
+installed. No test is skipped, but for those that the emulator of the step `other`
+is too old for and those in a whole Debian where none can be made: they are named.
+The last line is `N passed, N failed`, which counts the steps, and in place of the
+step `vm` its boots.
 
 Exit codes: 0 all passed; 1 something failed, and is named; 2 used wrongly.
 ";
