@@ -482,6 +482,15 @@ pub fn known_programs() -> impl Iterator<Item = &'static str> {
     SOURCES.iter().map(|source| source.program)
 }
 
+/// Finds this program, which cargo may have built anew since it was started.
+pub(crate) fn this_program() -> Result<PathBuf, Fault> {
+    let path = std::env::current_exe().map_err(Fault::file("find", Path::new("lab")))?;
+    let name = path.to_string_lossy();
+    Ok(name
+        .strip_suffix(" (deleted)")
+        .map_or(path.clone(), PathBuf::from))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

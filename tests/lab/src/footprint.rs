@@ -18,7 +18,7 @@ use crate::arch::Arch;
 use crate::boot::{DOCUMENT, VM_ID};
 use crate::disc::Builder;
 use crate::fault::Fault;
-use crate::fetch::{Lab, create_directory, remove_directory};
+use crate::fetch::{Lab, create_directory, remove_directory, this_program};
 use crate::platform::{Platform, Scenario, plug};
 use crate::progress::{self, Step};
 use crate::rootfs;
@@ -114,15 +114,6 @@ impl Footprint {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// Finds this program, which cargo may have built anew since it was started.
-fn this_program() -> Result<PathBuf, Fault> {
-    let path = std::env::current_exe().map_err(Fault::file("find", Path::new("lab")))?;
-    let name = path.to_string_lossy();
-    Ok(name
-        .strip_suffix(" (deleted)")
-        .map_or(path.clone(), PathBuf::from))
 }
 
 /// Does the measuring, inside the namespaces, and gives the line that tells the result.

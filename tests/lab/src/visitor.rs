@@ -11,7 +11,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Output, Stdio};
 
 use crate::fault::Fault;
-use crate::fetch::{Lab, Tool};
+use crate::fetch::{Lab, Tool, this_program};
 use crate::platform::frame::Mac;
 use crate::platform::plug::packet::Interface;
 use crate::progress;
@@ -44,7 +44,7 @@ impl Visitor {
     pub fn invite(lab: &Lab) -> Result<Self, Fault> {
         let (unshare, nsenter) = (lab.tool("unshare")?, lab.tool("nsenter")?);
         let ip = lab.tool("ip")?;
-        let program = std::env::current_exe().map_err(Fault::file("find", "lab".as_ref()))?;
+        let program = this_program()?;
         let lay = || -> io::Result<_> {
             let (cable, theirs) = UnixDatagram::pair()?;
             let mut command = unshare.command();
