@@ -89,7 +89,6 @@ struct Worker {
     who: Who,
     /// The host name, once it is known.
     host_name: String,
-    applied: bool,
     verdict: Verdict,
     /// The description of a failure, as the platform wants it.
     description: String,
@@ -127,7 +126,6 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
         disc: Disc::Over,
         who: Who::Unknown,
         host_name: String::new(),
-        applied: false,
         verdict: Verdict::Open,
         description: String::new(),
         accepted: false,
@@ -278,12 +276,10 @@ impl Worker {
                     self.disc = Disc::Over;
                     // The boot that did the rest has told the host, and the root is not to be touched.
                     self.host_told = true;
-                    self.applied = true;
                     self.verdict = Verdict::Ready(Outcome::Ready);
                 }
                 Marked::Configured | Marked::Reported => {
                     self.disc = Disc::Over;
-                    self.applied = true;
                     self.verdict = Verdict::Ready(Outcome::NothingToDo);
                 }
             }
@@ -393,10 +389,8 @@ impl Worker {
     // Kept apart: a larger frame costs its caller more than the call.
     #[inline(never)]
     fn apply_when_possible(&mut self) {
-        if self.applied || !self.rooted.is_here() || !matches!(self.verdict, Verdict::Open) {
-            return;
-        }
-        if !matches!(self.who, Who::Known(_)) {
+        let is_open = matches!(self.verdict, Verdict::Open);
+        if !is_open || !self.rooted.is_here() || !matches!(self.who, Who::Known(_)) {
             return;
         }
         if let Who::Known(identity) = core::mem::replace(&mut self.who, Who::Settled) {
@@ -410,7 +404,6 @@ impl Worker {
     // Kept apart: a larger frame costs its caller more than the call, and what was on it can be wiped.
     #[inline(never)]
     fn apply(&mut self, identity: &Identity) {
-        self.applied = true;
         let from = self.since_start();
         let plan = match self.rooted.plan(identity, &self.options, self.vm_id) {
             Ok(plan) => plan,

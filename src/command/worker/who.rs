@@ -156,12 +156,16 @@ impl Worker {
     // Kept apart: a larger frame costs its caller more than the call.
     #[inline(never)]
     fn leave_for_ignition(&self, identity: &Identity) {
-        let Some(data) = identity.custom_data.as_ref().and_then(CustomData::decode) else {
+        let Some(data) = &identity.custom_data else {
             return;
         };
-        let is_config = data.expose().trim_ascii_start().starts_with(b"{");
-        let is_there = files::exists(INITRAMFS) && files::exists(IGNITION);
-        if is_config && is_there && !self.options.dry_run {
+        // Asked first: decoding it takes as much memory again, and hardly any machine has Ignition.
+        if self.options.dry_run || !files::exists(INITRAMFS) || !files::exists(IGNITION) {
+            return;
+        }
+        if let Some(data) = data.decode()
+            && data.expose().trim_ascii_start().starts_with(b"{")
+        {
             let left = files::write_private(IGNITION_DIRECTORY, "user.ign", data.expose());
             let what = if left { "left for" } else { "not taken by" };
             self.log.line(
