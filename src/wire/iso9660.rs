@@ -138,9 +138,7 @@ impl Iso9660 {
         let Some(out) = out else {
             return Ok(file.length);
         };
-        let length = usize::try_from(file.length).ok();
-        let out = length.and_then(|length| out.get_mut(..length));
-        let mut out = out.ok_or(DiscFault::full(file.length))?;
+        let mut out = DiscFault::front(out, file.length)?;
         let mut position = file.position;
         self.extents(
             sectors,

@@ -84,9 +84,7 @@ impl Udf {
         let Some(out) = out else {
             return Ok(entry.length);
         };
-        let length = usize::try_from(entry.length).ok();
-        let out = length.and_then(|length| out.get_mut(..length));
-        let out = out.ok_or(DiscFault::full(entry.length))?;
+        let out = DiscFault::front(out, entry.length)?;
         Stream::new(&entry).read(sectors, &self.partitions, out)?;
         Ok(entry.length)
     }

@@ -50,6 +50,13 @@ pub enum DiscFault {
 }
 
 impl DiscFault {
+    /// Gives the front of `out` that a file of so many bytes fills, or says that it does not fit.
+    pub(in crate::wire) fn front(out: &mut [u8], length: u64) -> Result<&mut [u8], Self> {
+        let count = usize::try_from(length).ok();
+        let front = count.and_then(|count| out.get_mut(..count));
+        front.ok_or(Self::full(length))
+    }
+
     /// Says that a file of so many bytes does not fit.
     pub(in crate::wire) fn full(length: u64) -> Self {
         // Four bytes, so that a fault fits in a register.
