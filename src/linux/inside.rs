@@ -10,6 +10,7 @@ use core::ffi::CStr;
 use core::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountPropagationFlags;
@@ -17,18 +18,21 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitStatus};
 use rustix::thread::UnshareFlags;
 
 use super::clock;
-use super::path::{self, terminated};
+use super::path::terminated;
 use super::poll;
 use super::process::{self, Fork};
 
 /// The file systems that a program expects to find.
-const SHARED: [&str; 4] = ["/dev", "/proc", "/sys", "/run"];
+const SHARED: [&CStr; 4] = [c"/dev", c"/proc", c"/sys", c"/run"];
 
 /// What a program finds in its environment.
 const ENVIRONMENT: [&CStr; 2] = [
     c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     c"HOME=/root",
 ];
+
+/// What is printed is its owner's.
+const OWNER: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// What shells say of a program that cannot be run, and of one that is not there.
 const NOT_RUN: i32 = 126;
@@ -45,14 +49,13 @@ pub fn run(
     output: Option<&str>,
     limit: Duration,
 ) -> rustix::io::Result<WaitStatus> {
+    let order = Order::new(root, program, arguments, output)?;
+    let words: Vec<&CStr> = order.words.iter().map(CString::as_c_str).collect();
     match process::fork()? {
-        Fork::Child => {
-            let errno = become_it(root, program, arguments, output).err();
-            process::exit(match errno {
-                Some(Errno::NOENT) => NOT_FOUND,
-                _ => NOT_RUN,
-            })
-        }
+        Fork::Child => process::exit(match order.carry_out(&words).err() {
+            Some(Errno::NOENT) => NOT_FOUND,
+            _ => NOT_RUN,
+        }),
         Fork::Parent(child) => {
             wait_for(child, limit);
             // Whatever it left behind in its session must not hold the root.
@@ -79,46 +82,74 @@ fn wait_for(child: Pid, limit: Duration) {
     }
 }
 
-/// Becomes the program; returns only when that fails.
-fn become_it(
-    root: &str,
-    program: &str,
-    arguments: &[&str],
-    output: Option<&str>,
-) -> rustix::io::Result<()> {
-    process::new_session()?;
-    // SAFETY: no descriptors are unshared, and this process has one thread.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change(c"/", private)?;
-    for shared in SHARED {
-        // A root that has no place for it does without.
-        let place = terminated(&[root, shared].concat())?;
-        let _ =
-            rustix::mount::mount_bind_recursive(terminated(shared)?.as_c_str(), place.as_c_str());
+/// What the new process needs, put together before there is one: after a fork nothing is allocated.
+struct Order {
+    root: CString,
+    /// Where the shared file systems go, in the order of [`SHARED`].
+    places: Vec<CString>,
+    /// The program and its arguments.
+    words: Vec<CString>,
+    output: Option<CString>,
+}
+
+impl Order {
+    fn new(
+        root: &str,
+        program: &str,
+        arguments: &[&str],
+        output: Option<&str>,
+    ) -> rustix::io::Result<Self> {
+        let mut places = Vec::new();
+        for shared in SHARED {
+            places.push(terminated(
+                &[root, shared.to_str().unwrap_or_default()].concat(),
+            )?);
+        }
+        let mut words = Vec::new();
+        for word in [program].iter().chain(arguments) {
+            words.push(terminated(word)?);
+        }
+        Ok(Self {
+            root: terminated(root)?,
+            places,
+            words,
+            output: output.map(terminated).transpose()?,
+        })
     }
-    rustix::process::chroot(terminated(root)?.as_c_str())?;
-    rustix::process::chdir(c"/")?;
-    let here = rustix::fs::CWD;
-    if let Ok(nothing) = path::open(here, "/dev/null", OFlags::RDWR) {
-        rustix::stdio::dup2_stdin(&nothing)?;
-        rustix::stdio::dup2_stdout(&nothing)?;
-        rustix::stdio::dup2_stderr(&nothing)?;
+
+    /// Becomes the program, whose words are `self.words`; returns only when that fails.
+    fn carry_out(&self, words: &[&CStr]) -> rustix::io::Result<()> {
+        let program = words.first().ok_or(Errno::INVAL)?;
+        process::new_session()?;
+        // SAFETY: no descriptors are unshared, and this process has one thread.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change(c"/", private)?;
+        for (shared, place) in SHARED.iter().zip(&self.places) {
+            // A root that has no place for it does without.
+            let _ = rustix::mount::mount_bind_recursive(*shared, place.as_c_str());
+        }
+        rustix::process::chroot(self.root.as_c_str())?;
+        rustix::process::chdir(c"/")?;
+        if let Ok(nothing) = open(c"/dev/null", OFlags::RDWR) {
+            rustix::stdio::dup2_stdin(&nothing)?;
+            rustix::stdio::dup2_stdout(&nothing)?;
+            rustix::stdio::dup2_stderr(&nothing)?;
+        }
+        if let Some(output) = &self.output {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
+            let output = open(output, flags)?;
+            rustix::fs::fchmod(&output, OWNER)?;
+            rustix::stdio::dup2_stdout(&output)?;
+            rustix::stdio::dup2_stderr(&output)?;
+        }
+        Err(process::exec(program, words, &ENVIRONMENT))
     }
-    if let Some(output) = output {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
-        let output = path::open(here, output, flags)?;
-        rustix::fs::fchmod(&output, Mode::RUSR | Mode::WUSR)?;
-        rustix::stdio::dup2_stdout(&output)?;
-        rustix::stdio::dup2_stderr(&output)?;
-    }
-    let mut words = Vec::new();
-    for word in [program].iter().chain(arguments) {
-        words.push(terminated(word)?);
-    }
-    let words: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
-    let program = terminated(program)?;
-    Err(process::exec(&program, &words, &ENVIRONMENT))
+}
+
+/// Opens a file for this program only; what is created belongs to its owner.
+fn open(path: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(path, flags | OFlags::CLOEXEC, OWNER)
 }
 
 #[cfg(test)]
