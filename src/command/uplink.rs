@@ -1,6 +1,9 @@
 //! The way to the platform: links, leases, one connection, the WireServer.
 
+mod way;
+
 use core::fmt;
+use core::net::Ipv4Addr;
 use core::time::Duration;
 
 use alloc::boxed::Box;
@@ -9,6 +12,7 @@ use heapless::Vec;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
+use self::way::Way;
 use super::options::Options;
 use crate::engine::backoff::{Random, earliest};
 use crate::engine::exchange::Endpoint;
@@ -22,7 +26,9 @@ use crate::linux::log::{Level, Log};
 use crate::linux::memory::Buffers;
 use crate::linux::module::Modules;
 use crate::linux::port::Port;
+use crate::linux::tcp::{self, Sockets};
 use crate::wire::cmdline::CommandLine;
+use crate::wire::dhcp;
 use crate::wire::health::Health;
 use crate::wire::report::{Report, clip};
 use crate::wire::timestamp::millis;
@@ -38,7 +44,7 @@ pub(super) struct Uplink {
     /// The interfaces that we set up, and shall set down again.
     raised: Vec<(u32, [u8; 6]), MAX_NICS>,
     network: Network<Port>,
-    transport: Option<Box<Transport<'static, Port>>>,
+    way: Option<Way>,
     wireserver: Option<Box<Wireserver<'static>>>,
     query: Option<Box<Query<'static>>>,
     /// Whether the metadata service is to be asked.
@@ -57,6 +63,8 @@ pub(super) struct Uplink {
     told_goal_state: bool,
     /// The interface in use is gone.
     gone: bool,
+    /// Our address, where somebody else has configured the network.
+    configured: Option<Ipv4Addr>,
 }
 
 impl Uplink {
@@ -77,7 +85,7 @@ impl Uplink {
             links: None,
             raised: Vec::new(),
             network: Network::new(),
-            transport: None,
+            way: None,
             wireserver: None,
             query: None,
             asks: false,
@@ -92,16 +100,23 @@ impl Uplink {
             told_faults: 0,
             told_goal_state: false,
             gone: false,
+            configured: None,
         }
     }
 
     /// Begins to look for interfaces, unless it did before.
+    ///
+    /// Where the kernel knows the way already, no interface is touched: it is somebody else's.
     pub(super) fn open(&mut self, now: Duration) -> rustix::io::Result<()> {
-        if self.links.is_some() {
+        if self.is_open() {
             return Ok(());
         }
         self.started = now;
         self.asked = now;
+        self.configured = tcp::source_to(dhcp::WIRESERVER);
+        if self.configured.is_some() {
+            return Ok(());
+        }
         let mut links = Links::open()?;
         links.dump()?;
         self.links = Some(links);
@@ -110,7 +125,7 @@ impl Uplink {
 
     /// Tells whether it was opened.
     pub(super) fn is_open(&self) -> bool {
-        self.links.is_some()
+        self.links.is_some() || self.configured.is_some()
     }
 
     /// Moves everything on that can be moved; returns what became of the report.
@@ -124,10 +139,13 @@ impl Uplink {
         start: Duration,
     ) -> Option<Outcome> {
         self.watch_links(now, log, report, start);
-        if self.transport.is_none() {
-            self.seek_lease(now, host_name, log, report, start);
+        if self.way.is_none() {
+            match self.configured {
+                Some(address) => self.take_configured(address, now, log, report),
+                None => self.seek_lease(now, host_name, log, report, start),
+            }
         }
-        let transport = self.transport.as_mut()?;
+        let way = self.way.as_mut()?;
         let wireserver = self.wireserver.as_mut()?;
         if self.asks
             && let Some(buffer) = self.metadata.take()
@@ -139,7 +157,7 @@ impl Uplink {
         }
         let query = &mut self.query;
         let mut outcome = None;
-        transport.poll(now, &mut |peer, connection| match peer {
+        way.poll(now, &mut |peer, connection| match peer {
             Peer::Wireserver => outcome = wireserver.poll(now, connection, health),
             Peer::Imds => {
                 if let Some(query) = query {
@@ -212,7 +230,7 @@ impl Uplink {
 
     /// Tells what is awaited.
     pub(super) fn awaited(&self) -> Awaited<'_> {
-        if self.transport.is_some() {
+        if self.way.is_some() {
             Awaited::Wireserver
         } else if self.network.is_empty() {
             Awaited::Interface(self.nic.as_deref())
@@ -223,25 +241,22 @@ impl Uplink {
 
     /// Adds what is to be waited on.
     pub(super) fn wait_on<'s>(&'s self, fds: &mut Vec<PollFd<'s>, 16>) {
-        // There is room for all: eight interfaces and three more.
+        // There is room for all: eight interfaces and at most five more.
         if let Some(links) = &self.links {
             let _ = fds.push(PollFd::new(links, PollFlags::IN));
         }
         for port in self.network.links() {
             let _ = fds.push(PollFd::new(port, PollFlags::IN));
         }
-        if let Some(transport) = &self.transport {
-            let _ = fds.push(PollFd::new(transport.link(), PollFlags::IN));
+        if let Some(way) = &self.way {
+            way.wait_on(fds);
         }
     }
 
     /// Returns when [`Uplink::poll`] has something to do without an event.
     pub(super) fn due(&mut self, now: Duration, reporting: bool) -> Option<Duration> {
-        let transport = self
-            .transport
-            .as_mut()
-            .and_then(|transport| transport.due(now));
-        let network = if self.transport.is_none() {
+        let way = self.way.as_mut().and_then(|way| way.due(now));
+        let network = if self.way.is_none() {
             self.network.due()
         } else {
             None
@@ -252,7 +267,7 @@ impl Uplink {
             .filter(|wireserver| reporting || wireserver.goal_state_at().is_none())
             .and_then(|wireserver| wireserver.due());
         let query = self.query.as_ref().and_then(|query| query.due());
-        earliest(&[transport, network, wireserver, query])
+        earliest(&[way, network, wireserver, query])
     }
 
     /// Gives the interfaces back: down, without addresses, with their own names.
@@ -291,10 +306,7 @@ impl Uplink {
         start: Duration,
     ) {
         if state.removed {
-            let in_use = self
-                .transport
-                .as_ref()
-                .map(|transport| transport.link().index);
+            let in_use = self.way.as_ref().and_then(Way::index);
             self.gone |= in_use == Some(state.index);
             self.network.remove(state.mac);
             self.raised.retain(|(index, _)| *index != state.index);
@@ -306,7 +318,7 @@ impl Uplink {
             }
             return;
         }
-        if self.transport.is_some() || !self.is_candidate(state) {
+        if self.way.is_some() || !self.is_candidate(state) {
             return;
         }
         match self.raise(state, now) {
@@ -382,11 +394,7 @@ impl Uplink {
         };
         self.leased = now;
         self.tell_lease(&chosen, now, log, report, start);
-        let endpoint = Endpoint {
-            address: chosen.lease.wireserver(),
-            port: 80,
-        };
-        self.transport = Some(Box::new(Transport::new(
+        self.way = Some(Way::Own(Box::new(Transport::new(
             chosen.link,
             &chosen.lease,
             chosen.neighbour,
@@ -394,7 +402,38 @@ impl Uplink {
             now,
             frames,
             sockets,
-        )));
+        ))));
+        self.converse(chosen.lease.wireserver(), response);
+    }
+
+    /// Takes the way that somebody else has set up.
+    fn take_configured(
+        &mut self,
+        address: Ipv4Addr,
+        now: Duration,
+        log: &Log,
+        report: &mut Report,
+    ) {
+        let Some(response) = self.response.take() else {
+            return;
+        };
+        self.leased = now;
+        let wireserver = dhcp::WIRESERVER;
+        log.line(
+            Level::Info,
+            format_args!("network ok ip={address} configured by others, left alone"),
+        );
+        clip(&mut report.address, format_args!("{address}"));
+        clip(&mut report.wireserver, format_args!("{wireserver}"));
+        self.way = Some(Way::Kernel(Sockets::new()));
+        self.converse(wireserver, response);
+    }
+
+    fn converse(&mut self, wireserver: Ipv4Addr, response: &'static mut [u8]) {
+        let endpoint = Endpoint {
+            address: wireserver,
+            port: 80,
+        };
         self.wireserver = Some(Box::new(Wireserver::new(endpoint, random(), response)));
     }
 

@@ -469,7 +469,7 @@ impl Worker {
     // Kept apart: a larger frame costs its caller more than the call.
     #[inline(never)]
     fn show_host_key(&mut self) {
-        let (address, _) = self.report.address.split_once('/').unwrap_or_default();
+        let address = self.report.address.split('/').next().unwrap_or_default();
         let lines = self.rooted.host_key_lines(&self.report.host_name, address);
         let Some(lines) = lines else { return };
         for line in &lines {

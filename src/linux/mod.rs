@@ -25,4 +25,5 @@ pub mod root;
 pub mod stdio;
 pub mod sys;
 pub mod sysfs;
+pub mod tcp;
 pub mod uevent;
