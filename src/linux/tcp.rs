@@ -18,12 +18,13 @@ use crate::engine::transport::{Connection, Peer, State};
 
 /// Tells the address from which the kernel would speak to `address`; `None` if it knows no way.
 ///
-/// Nothing is sent for it.
+/// Nothing is sent for it. An address of this very machine is no way: whoever has it is not elsewhere.
 pub fn source_to(address: Ipv4Addr) -> Option<Ipv4Addr> {
     let socket = open(SocketType::DGRAM).ok()?;
     connect(&socket, &SocketAddrV4::new(address, 80)).ok()?;
     let own: SocketAddrAny = getsockname(&socket).ok()?;
-    Some(*SocketAddrV4::try_from(own).ok()?.ip())
+    let own = *SocketAddrV4::try_from(own).ok()?.ip();
+    (own != address).then_some(own)
 }
 
 /// A connection to each peer.
@@ -250,8 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_reached_from_itself() {
-        assert_eq!(source_to(LOOPBACK), Some(LOOPBACK));
+    fn the_way_to_oneself_is_none() {
+        assert_eq!(source_to(LOOPBACK), None);
+        // All of it is this machine's, which answers from its first address.
+        assert_eq!(source_to(Ipv4Addr::new(127, 1, 2, 3)), Some(LOOPBACK));
     }
 
     #[test]
