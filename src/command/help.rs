@@ -10,8 +10,16 @@ usage: preroot COMMAND [OPTION]...
 
 commands:
   provision   everything for this boot, then exit: what an initramfs hook calls
+  prefetch    begin with what needs no root, and wait for a provision: what a
+              hook may call as soon as there are devices; same options
   init        be /init: mounts, modules, root=, provision, switch to the real
               init (also when called as 'init'; options are kernel arguments)
+  report ready
+              tell the platform that this machine is ready, when --ready later
+              left that to the running system
+  report failed [--reason TEXT]
+              tell it that the initramfs failed, with the end of the kernel's
+              log: for emergency hooks; --timeout is 60 here
   status      what happened on this boot, with a timeline; --json for programs
   --help, --version
 
@@ -23,14 +31,15 @@ preroot.NAME=VALUE, which has the last word:
                       (default: 90 for the two default roots, 0 with --root)
   --platform WHICH    auto: ask the firmware, and exit 99 where it is not Azure
                       azure: believe the caller
-  --nic NAME          use this interface (default: all of driver hv_netvsc)
+  --nic NAME          use this interface, by its name or its hardware address
+                      (default: all of driver hv_netvsc)
   --media PATH        read this device or image (default: the optical drives)
   --disc-reader WHO   own: never mount; kernel: always mount; auto: own, then
                       kernel
   --vm-id UUID        instead of the firmware's
   --ready WHEN *      rooted: report once the root is written and synced
-                      early: report before; later: leave it to a later run;
-                      never: do not report
+                      early: report before; later: leave it to 'report ready'
+                      in the running system; never: do not report
   --steps LIST *      of hostname,user,password,keys,sudo,sshd,hostkeys,
                       customdata,markers (default: all)
   --sudo HOW *        nopasswd, password, never, or auto: with the password if

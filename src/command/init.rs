@@ -158,7 +158,7 @@ impl Boot<'_> {
             self.log
                 .line(Level::Warning, format_args!("module {name}: {fault}"));
         }
-        if let Some(worker) = &self.worker {
+        if let Some(worker) = &mut self.worker {
             worker.tell(&Order::Phase {
                 name: "modules",
                 from,
@@ -298,7 +298,7 @@ impl Boot<'_> {
                 "failed: {reason} fix=\"check root= and that the initramfs has the drivers\""
             ),
         );
-        if let Some(worker) = &self.worker {
+        if let Some(worker) = &mut self.worker {
             worker.tell(&Order::NoRoot(reason));
         }
         self.wait_for_worker();

@@ -7,7 +7,9 @@ mod disc;
 mod help;
 mod init;
 mod options;
+mod prefetch;
 mod provision;
+mod report;
 mod rooted;
 mod status;
 mod supervisor;
@@ -48,6 +50,8 @@ pub fn run(arguments: Arguments) -> i32 {
         match rest.next().map(text) {
             Some("init") => init::run(),
             Some("provision") => provision::run(rest),
+            Some("prefetch") => prefetch::run(rest),
+            Some("report") => report::run(rest),
             Some("status") => status::run(rest),
             Some("--help" | "-h" | "help") => help::print(),
             Some("--version" | "-V") => help::version(),

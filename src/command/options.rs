@@ -19,6 +19,8 @@ pub(super) type Text = String;
 
 /// The longest path that is taken.
 const MAX_PATH: usize = 255;
+/// What is taken of a reason: a description has no room for more, nor a message between processes.
+const MAX_REASON: usize = 1024;
 /// The longest name of an interface (`IFNAMSIZ` with its NUL).
 const MAX_NAME: usize = 15;
 
@@ -32,7 +34,7 @@ pub(super) struct Options {
     /// Whether the firmware is asked which platform this is.
     pub(super) platform: Platform,
     /// The one interface to use.
-    pub(super) nic: Option<String>,
+    pub(super) nic: Option<Nic>,
     /// The device or image file that holds the provisioning disc.
     pub(super) media: Option<Text>,
     /// Who reads the disc.
@@ -55,10 +57,35 @@ pub(super) struct Options {
     pub(super) log: LogTo,
     /// What `init` does when there is no root to go on with.
     pub(super) on_fail: OnFail,
+    /// What the command is about, which no option says.
+    pub(super) task: Task,
+    /// Why it failed, when that is to be told.
+    pub(super) reason: Option<Text>,
     /// The options that are not at their default.
     taken: Names,
     /// Those of them on which the last word was said.
     settled: Names,
+}
+
+/// By what an interface is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Nic {
+    /// Its name, which may change while the machine boots.
+    Name(String),
+    /// Its hardware address, which a virtual function may have as well.
+    Address([u8; 6]),
+}
+
+impl fmt::Display for Nic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Nic::Name(name) => f.write_str(name),
+            Nic::Address([first, rest @ ..]) => {
+                write!(f, "{first:02x}")?;
+                rest.iter().try_for_each(|byte| write!(f, ":{byte:02x}"))
+            }
+        }
+    }
 }
 
 /// Which platform the caller believes in.
@@ -116,6 +143,26 @@ pub(super) enum OnFail {
     Shell,
 }
 
+/// What a worker is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    /// Everything.
+    Provision,
+    /// Everything, as soon as somebody says that the root is there.
+    Prefetch,
+    /// Telling the platform that the machine is ready.
+    Ready,
+    /// Telling the platform that it does not come up.
+    Failed,
+}
+
+impl Task {
+    /// Tells whether nothing is to be done but a report.
+    pub(super) fn reports_only(self) -> bool {
+        matches!(self, Task::Ready | Task::Failed)
+    }
+}
+
 /// What is wrong with an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OptionFault {
@@ -158,6 +205,8 @@ impl Default for Options {
             report_host_key: false,
             log: LogTo::Auto,
             on_fail: OnFail::Reboot,
+            task: Task::Provision,
+            reason: None,
             taken: 0,
             settled: 0,
         }
@@ -190,9 +239,10 @@ enum Name {
     DryRun,
     Log,
     OnFail,
+    Reason,
 }
 
-static NAMES: [(&str, Name); 19] = [
+static NAMES: [(&str, Name); 20] = [
     ("ready", Name::Ready),
     ("steps", Name::Steps),
     ("sudo", Name::Sudo),
@@ -212,6 +262,7 @@ static NAMES: [(&str, Name); 19] = [
     ("dry-run", Name::DryRun),
     ("log", Name::Log),
     ("onfail", Name::OnFail),
+    ("reason", Name::Reason),
 ];
 
 /// Where settings come from that are not on a command line.
@@ -262,6 +313,14 @@ static WAAGENT_ONLY: [[&str; 2]; 7] = [
 ];
 
 impl Options {
+    /// Gives the defaults for a task.
+    pub(super) fn of(task: Task) -> Self {
+        Options {
+            task,
+            ..Options::default()
+        }
+    }
+
     /// Takes program arguments: `--name VALUE`, `--name=VALUE`, or a switch.
     ///
     /// On a fault, gives the argument that is wrong.
@@ -380,12 +439,21 @@ impl Options {
                 };
             }
             Name::Nic => {
-                self.nic = Some(text(
-                    value,
-                    MAX_NAME,
-                    "the name of an interface, 15 characters at most",
-                )?);
+                self.nic = Some(match hardware_address(value) {
+                    Some(address) => Nic::Address(address),
+                    None => Nic::Name(text(
+                        value,
+                        MAX_NAME,
+                        "the name of an interface, 15 characters at most, or its hardware address",
+                    )?),
+                });
             }
+            Name::Reason if self.task == Task::Failed => {
+                let reason = text(value, usize::MAX, "a text")?;
+                let end = reason.floor_char_boundary(MAX_REASON);
+                self.reason = Some(reason.get(..end).unwrap_or_default().into());
+            }
+            Name::Reason => return Err(OptionFault::Unknown),
             Name::Media => {
                 self.media = Some(text(
                     value,
@@ -477,6 +545,17 @@ fn text(value: &str, longest: usize, wanted: &'static str) -> Result<Text, Optio
     Ok(Text::from(value))
 }
 
+/// Reads a hardware address, as everybody writes them.
+fn hardware_address(text: &str) -> Option<[u8; 6]> {
+    let mut address = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut address {
+        let part = parts.next().filter(|part| part.len() == 2)?;
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    parts.next().is_none().then_some(address)
+}
+
 fn seconds(value: &str) -> Result<Duration, OptionFault> {
     // A day is beyond every use, and far from where sums of times overflow.
     match value.parse() {
@@ -515,9 +594,40 @@ mod tests {
             &["--nic=eth1", "--dry-run=yes"],
         ] {
             let options = take(arguments).unwrap();
-            assert_eq!(options.nic.as_deref(), Some("eth1"));
+            assert_eq!(options.nic, Some(Nic::Name("eth1".into())));
             assert!(options.dry_run);
         }
+    }
+
+    #[test]
+    fn interface_is_a_name_or_a_hardware_address() {
+        let address = [0x00, 0x0d, 0x3a, 0xff, 0x22, 0x33];
+        for text in ["00:0d:3a:ff:22:33", "00:0D:3A:FF:22:33"] {
+            let options = take(&["--nic", text]).unwrap();
+            assert_eq!(options.nic, Some(Nic::Address(address)));
+        }
+        let shown = std::format!("{}", Nic::Address(address));
+        assert_eq!(shown, "00:0d:3a:ff:22:33");
+        // What is none is a name, and most are too long for one.
+        for text in ["0:d:3a:ff:22:33", "00:0d:3a:ff:22"] {
+            let options = take(&["--nic", text]).unwrap();
+            assert_eq!(options.nic, Some(Nic::Name(text.into())));
+        }
+        for text in ["00:0d:3a:ff:22:33:44", "00:0d:3a:ff:22:3g"] {
+            assert!(matches!(
+                take(&["--nic", text]),
+                Err(OptionFault::BadValue(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn reason_is_for_reports_of_failure_only_and_is_cut_between_characters() {
+        assert_eq!(take(&["--reason", "x"]).unwrap_err(), OptionFault::Unknown);
+        let mut options = Options::of(Task::Failed);
+        let long = "ä".repeat(600);
+        options.take("reason", Some(&long)).unwrap();
+        assert_eq!(options.reason.unwrap(), "ä".repeat(512));
     }
 
     #[test]
@@ -551,7 +661,7 @@ mod tests {
         options.take_kernel_arguments(&line, &mut |name, fault| {
             complaints.push((std::string::String::from(name), fault));
         });
-        assert_eq!(options.nic.as_deref(), Some("eth7"));
+        assert_eq!(options.nic, Some(Nic::Name("eth7".into())));
         assert_eq!(options.wait_root, Some(Duration::from_secs(3)));
         assert_eq!(options.timeout, Duration::from_secs(5));
         assert!(options.dry_run);
@@ -627,7 +737,7 @@ mod tests {
                 (4, "customdata.exec: it needs a value".into()),
             ]
         );
-        assert_eq!(options.nic.as_deref(), Some("eth0"));
+        assert_eq!(options.nic, Some(Nic::Name("eth0".into())));
         assert!(options.dry_run);
         assert_eq!(Some(options.steps), Steps::parse("hostname").ok());
         assert_eq!(options.settings, Settings::DEFAULT);
@@ -700,8 +810,10 @@ mod tests {
         for (name, _) in NAMES {
             let long = std::format!("\n  --{name} ");
             let kernel = std::format!("\n  preroot.{name}=");
+            let of_command = std::format!(" [--{name} ");
             let help = super::super::help::HELP;
-            assert!(help.contains(&long) || help.contains(&kernel), "{name}");
+            let forms = [long, kernel, of_command];
+            assert!(forms.iter().any(|form| help.contains(form)), "{name}");
         }
     }
 }

@@ -1,54 +1,73 @@
 //! `preroot provision`: everything for this boot, called by a hook of an initramfs.
 
-use super::options::{From, Options, Platform};
+use super::options::{From, Options, Platform, Task};
 use super::rooted;
 use super::supervisor::Supervised;
-use super::{Exit, console, help, misused};
+use super::words::Order;
+use super::{Exit, console, help, misused, prefetch};
 use crate::linux::log::{Level, Log};
 use crate::linux::root::Root;
 use crate::linux::{clock, dmi, files};
 use crate::wire::cmdline::CommandLine;
 
+/// What the user wants, once it is known that there is anything to do.
+pub(super) struct Prepared {
+    /// All that was said.
+    pub(super) options: Options,
+    /// Where to tell what comes of it.
+    pub(super) log: Log,
+}
+
 /// Runs the command.
 pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
     let start = clock::monotonic();
+    let Prepared { options, log } = match prepare(Options::of(Task::Provision), arguments) {
+        Ok(prepared) => prepared,
+        Err(exit) => return exit,
+    };
+    let order = Order::Root {
+        path: options.root.as_deref(),
+        wait: options.wait_root,
+    };
+    if !options.dry_run
+        && let Some(exit) = prefetch::ask(&order, &log)
+    {
+        return exit;
+    }
+    match Supervised::start_or_tell(&options, start, &log) {
+        Some(mut worker) => worker.finish(&log),
+        None => Exit::Failed,
+    }
+}
+
+/// Takes all settings into `options`; on the way it may turn out that there is nothing to do.
+pub(super) fn prepare<'a>(
+    mut options: Options,
+    arguments: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Result<Prepared, Exit> {
     if arguments
         .clone()
         .any(|argument| argument == b"--help" || argument == b"-h")
     {
-        return help::print();
+        return Err(help::print());
     }
-    let mut options = Options::default();
     if let Err((argument, fault)) = options.take_arguments(arguments) {
-        return misused(format_args!("{argument}: {fault}"));
+        return Err(misused(format_args!("{argument}: {fault}")));
     }
     let mut buffer = [0; files::MAX_COMMAND_LINE];
     let line = CommandLine::new(files::command_line(&mut buffer));
     if line.value("preroot") == Some("off") {
-        return Exit::Done;
+        return Err(Exit::Done);
     }
     // Mistakes are named once the log is known, which may be chosen there itself.
     let mut once_more = options.clone();
     take_settings(&mut options, &line, None);
     if options.platform == Platform::Auto && !dmi::is_azure() {
-        return Exit::NotHere;
+        return Err(Exit::NotHere);
     }
     let log = console::open(options.log);
     take_settings(&mut once_more, &line, Some(&log));
-    match Supervised::start(&options, start) {
-        Ok(mut worker) => {
-            let exit = worker.wait(&log);
-            worker.wait_for_release(&log);
-            exit
-        }
-        Err(error) => {
-            log.line(
-                Level::Error,
-                format_args!("failed: no worker: error {}", error.raw_os_error()),
-            );
-            Exit::Failed
-        }
-    }
+    Ok(Prepared { options, log })
 }
 
 /// Takes the kernel's arguments and what the initramfs says; tells the log what is wrong with them.

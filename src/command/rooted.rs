@@ -23,6 +23,8 @@ use crate::wire::vmid::VmId;
 
 /// Where the two families of initramfs mount the real root.
 const USUAL: [&str; 2] = ["/sysroot", "/new_root"];
+/// The root of the running system.
+pub(super) const RUNNING: &str = "/";
 /// How long these are waited for.
 const USUAL_WAIT: Duration = Duration::from_secs(90);
 /// How long custom data may run: the platform is told after it.
@@ -50,6 +52,8 @@ pub(super) struct Rooted {
 }
 
 enum State {
+    /// Somebody will say when and where it is there.
+    Gated,
     Awaited,
     Here {
         root: Root,
@@ -146,6 +150,16 @@ impl Rooted {
         }
     }
 
+    /// Begins to wait for somebody who says where the root is, until `until` at most.
+    pub(super) fn gated(until: Duration) -> Self {
+        Rooted {
+            places: heapless::Vec::new(),
+            mounts: None,
+            until,
+            state: State::Gated,
+        }
+    }
+
     /// Looks whether the root has come; tells so once.
     pub(super) fn poll(&mut self, now: Duration, log: &Log) -> bool {
         if !matches!(self.state, State::Awaited) {
@@ -157,15 +171,18 @@ impl Rooted {
                 Some(mounts) => mounts.is_mount_point(path).unwrap_or(false),
             };
             if here && let Ok(mut root) = Root::open(path) {
-                let below = Below::mount(&mut root, path, &mut |point, why| {
-                    log.line(
-                        Level::Warning,
-                        format_args!("note: {point} of fstab is not mounted: {why}"),
-                    );
+                // In the running system everything is as it shall be.
+                let below = (path != RUNNING).then(|| {
+                    Below::mount(&mut root, path, &mut |point, why| {
+                        log.line(
+                            Level::Warning,
+                            format_args!("note: {point} of fstab is not mounted: {why}"),
+                        );
+                    })
                 });
                 self.state = State::Here {
                     root,
-                    below: Some(below),
+                    below,
                     path: path.clone(),
                     made_writable: false,
                 };
@@ -183,6 +200,11 @@ impl Rooted {
         matches!(self.state, State::Here { .. })
     }
 
+    /// Tells whether somebody has yet to say where the root is.
+    pub(super) fn is_gated(&self) -> bool {
+        matches!(self.state, State::Gated)
+    }
+
     /// Tells whether the root did not come in time.
     pub(super) fn is_missed(&self) -> bool {
         matches!(self.state, State::Missed)
@@ -197,7 +219,7 @@ impl Rooted {
 
     /// Returns when the root is given up, while it is awaited.
     pub(super) fn awaited_until(&self) -> Option<Duration> {
-        matches!(self.state, State::Awaited).then_some(self.until)
+        matches!(self.state, State::Awaited | State::Gated).then_some(self.until)
     }
 
     /// Returns what tells that mounts have changed, while the root is awaited.
@@ -215,7 +237,7 @@ impl Rooted {
     fn root(&self) -> Option<&Root> {
         match &self.state {
             State::Here { root, .. } => Some(root),
-            State::Awaited | State::Missed => None,
+            State::Gated | State::Awaited | State::Missed => None,
         }
     }
 
@@ -406,7 +428,7 @@ impl Rooted {
         else {
             return;
         };
-        if mount::is_read_only(path) && mount::remount(path, true).is_ok() {
+        if path != RUNNING && mount::is_read_only(path) && mount::remount(path, true).is_ok() {
             *made_writable = true;
             log.line(Level::Info, format_args!("root remounted writable for now"));
         }

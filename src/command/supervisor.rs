@@ -3,6 +3,7 @@
 //! The supervisor parses nothing from outside. If the worker dies, the supervisor says so and the
 //! boot goes on.
 
+use alloc::string::String;
 use core::time::Duration;
 
 use heapless::Vec;
@@ -37,6 +38,8 @@ pub(super) struct Supervised {
     deaths: u8,
     /// When to start over, if the worker asked for it.
     again: Option<Duration>,
+    /// What was said of the root last, for a worker that starts over.
+    of_root: Option<String>,
 }
 
 impl Supervised {
@@ -52,7 +55,23 @@ impl Supervised {
             released: false,
             deaths: 0,
             again: None,
+            of_root: None,
         })
+    }
+
+    /// Starts a worker; if that fails, tells so.
+    pub(super) fn start_or_tell(options: &Options, start: Duration, log: &Log) -> Option<Self> {
+        match Self::start(options, start) {
+            Ok(worker) => Some(worker),
+            Err(error) => {
+                let error = error.raw_os_error();
+                log.line(
+                    Level::Error,
+                    format_args!("failed: no worker: error {error}"),
+                );
+                None
+            }
+        }
     }
 
     /// Takes what the worker has said; returns how it ended, once it has.
@@ -65,6 +84,9 @@ impl Supervised {
                 Ok(channel) => {
                     self.channel = channel;
                     self.released = false;
+                    if let Some(order) = &self.of_root {
+                        self.channel.send(order.as_bytes());
+                    }
                 }
                 Err(_) => self.ended = Some(Exit::Failed),
             }
@@ -143,13 +165,20 @@ impl Supervised {
     }
 
     /// Waits until the worker has ended.
-    pub(super) fn wait(&mut self, log: &Log) -> Exit {
+    fn wait(&mut self, log: &Log) -> Exit {
         loop {
             if let Some(exit) = self.poll(log) {
                 return exit;
             }
             self.sleep(self.due());
         }
+    }
+
+    /// Waits until the worker has ended and given the interfaces back.
+    pub(super) fn finish(&mut self, log: &Log) -> Exit {
+        let exit = self.wait(log);
+        self.wait_for_release(log);
+        exit
     }
 
     /// Waits until the worker has given the interfaces back.
@@ -170,8 +199,12 @@ impl Supervised {
     }
 
     /// Tells the worker something; a worker that is not there misses it.
-    pub(super) fn tell(&self, order: &Order<'_>) {
-        self.channel.send(order.to_message().as_bytes());
+    pub(super) fn tell(&mut self, order: &Order<'_>) {
+        let message = order.to_message();
+        self.channel.send(message.as_bytes());
+        if matches!(order, Order::Root { .. } | Order::NoRoot(_)) {
+            self.of_root = Some(message);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use self::way::Way;
-use super::options::Options;
+use super::options::{Nic, Options};
 use crate::engine::backoff::{Random, earliest};
 use crate::engine::exchange::Endpoint;
 use crate::engine::imds::Query;
@@ -39,7 +39,7 @@ const SYNTHETIC: &str = "hv_netvsc";
 
 /// The way to the platform.
 pub(super) struct Uplink {
-    nic: Option<String>,
+    nic: Option<Nic>,
     links: Option<Links>,
     /// The interfaces that we set up, and shall set down again.
     raised: Vec<(u32, [u8; 6]), MAX_NICS>,
@@ -233,7 +233,7 @@ impl Uplink {
         if self.way.is_some() {
             Awaited::Wireserver
         } else if self.network.is_empty() {
-            Awaited::Interface(self.nic.as_deref())
+            Awaited::Interface(self.nic.as_ref())
         } else {
             Awaited::Lease
         }
@@ -341,7 +341,11 @@ impl Uplink {
 
     fn is_candidate(&self, state: &LinkState) -> bool {
         match &self.nic {
-            Some(name) => state.name.as_str() == name,
+            Some(Nic::Name(name)) => state.name.as_str() == name,
+            // A virtual function has the same address, and comes later.
+            Some(Nic::Address(address)) => {
+                state.mac == *address && self.raised.iter().all(|(_, mac)| mac != address)
+            }
             None => {
                 state.ethernet
                     && link::driver(&state.name).is_some_and(|driver| driver == SYNTHETIC)
@@ -482,7 +486,7 @@ fn random() -> Random {
 /// What an uplink is waiting for.
 pub(super) enum Awaited<'a> {
     /// A suitable interface.
-    Interface(Option<&'a str>),
+    Interface(Option<&'a Nic>),
     /// A lease.
     Lease,
     /// The WireServer.

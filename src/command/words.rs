@@ -1,4 +1,5 @@
-//! What a supervisor and its worker say to each other.
+//! What a supervisor and its worker say to each other, and what another run of the program says to a
+//! supervisor that is waiting for it.
 
 use alloc::string::{String, ToString as _};
 use core::fmt;
@@ -23,6 +24,13 @@ pub(super) enum Order<'a> {
     },
     /// There will be no root: the machine does not come up.
     NoRoot(&'a str),
+    /// The root is to be provisioned now.
+    Root {
+        /// Where it is; nothing for the usual places.
+        path: Option<&'a str>,
+        /// How long to wait until it is mounted there, unless as long as ever.
+        wait: Option<Duration>,
+    },
 }
 
 impl<'a> Order<'a> {
@@ -50,6 +58,15 @@ impl<'a> Order<'a> {
                 })
             }
             "X" => Some(Order::NoRoot(rest)),
+            "R" => {
+                let (wait, path) = rest.split_once(' ')?;
+                let seconds = Some(wait).filter(|wait| !wait.is_empty());
+                let seconds = seconds.map(str::parse).transpose().ok()?;
+                Some(Order::Root {
+                    path: Some(path).filter(|path| !path.is_empty()),
+                    wait: seconds.map(Duration::from_secs),
+                })
+            }
             _ => None,
         }
     }
@@ -67,6 +84,13 @@ impl fmt::Display for Order<'_> {
                 write!(f, "P{name} {} {} {detail}", micros(*from), micros(*to))
             }
             Order::NoRoot(reason) => write!(f, "X{reason}"),
+            Order::Root { path, wait } => {
+                f.write_str("R")?;
+                if let Some(wait) = wait {
+                    write!(f, "{}", wait.as_secs())?;
+                }
+                write!(f, " {}", path.unwrap_or_default())
+            }
         }
     }
 }
@@ -118,6 +142,14 @@ mod tests {
                 detail: "10 loaded, with blanks",
             },
             Order::NoRoot("root=UUID=x did not appear"),
+            Order::Root {
+                path: None,
+                wait: None,
+            },
+            Order::Root {
+                path: Some("/a root"),
+                wait: Some(Duration::from_secs(90)),
+            },
         ] {
             assert_eq!(Order::parse(order.to_message().as_bytes()), Some(order));
         }
@@ -133,7 +165,15 @@ mod tests {
 
     #[test]
     fn other_bytes_are_neither() {
-        for bytes in [&b""[..], b"Q", b"Pmodules 1", b"\xff\xfe", b"F"] {
+        for bytes in [
+            &b""[..],
+            b"Q",
+            b"Pmodules 1",
+            b"\xff\xfe",
+            b"F",
+            b"R",
+            b"Rx /root",
+        ] {
             assert_eq!(Order::parse(bytes), None);
             assert_eq!(Answer::parse(bytes), None);
         }

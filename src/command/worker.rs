@@ -9,6 +9,7 @@ mod who;
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
+use core::ffi::CStr;
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::time::Duration;
@@ -19,14 +20,14 @@ use rustix::event::{PollFd, PollFlags};
 use super::Exit;
 use super::console::{self, Patience};
 use super::disc::{News, Reader};
-use super::options::{Options, Ready};
+use super::options::{Options, Ready, Task};
 use super::rooted::{Counts, Marked, Rooted};
 use super::uplink::Uplink;
 use super::words::{Answer, Order};
 use crate::engine::backoff::earliest;
 use crate::engine::identity::Identity;
 use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
-use crate::linux::log::{Level, Log};
+use crate::linux::log::{self, Level, Log};
 use crate::linux::{clock, dmi, memory, poll, process};
 use crate::wire::health::Failure;
 use crate::wire::ovf::Provisioning;
@@ -39,6 +40,10 @@ pub(super) const REPORT: &str = "/run/preroot/report.json";
 /// What belongs to this boot only.
 pub(super) const RUN_DIRECTORY: &str = "/run/preroot";
 const REPORT_NAME: &str = "report.json";
+/// What tells a unit of the real root that the report is left to it.
+const LATER_NAME: &str = "ready-later";
+/// The same, as a path.
+pub(super) const LATER: &CStr = c"/run/preroot/ready-later";
 /// How long a drive may take to eject its disc before the report goes out without it.
 const EJECT: Duration = Duration::from_secs(1);
 
@@ -95,6 +100,10 @@ struct Worker {
     accepted: bool,
     /// Whether the record for the host is written.
     host_told: bool,
+    /// Why there is no disc, while nobody was told.
+    no_disc: Option<String>,
+    /// Whether the report is due, and left to the running system.
+    left_for_later: bool,
 }
 
 /// Does the work; `supervisor` hears how it ended, then that everything is released.
@@ -122,7 +131,10 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
         vm_id,
         report: Report::default(),
         uplink: Uplink::new(options, buffers, sockets, start),
-        rooted: Rooted::new(options, start),
+        rooted: match options.task {
+            Task::Provision | Task::Ready => Rooted::new(options, start),
+            Task::Prefetch | Task::Failed => Rooted::gated(start.saturating_add(options.timeout)),
+        },
         disc: Disc::Over,
         who: Who::Unknown,
         host_name: String::new(),
@@ -130,10 +142,15 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
         description: String::new(),
         accepted: false,
         host_told: false,
+        no_disc: None,
+        left_for_later: false,
         log,
     });
     let worker = &mut *worker;
     worker.report.started_us = micros(start);
+    if options.task.reports_only() {
+        worker.go_on_with_report();
+    }
     clip(
         &mut worker.report.version,
         format_args!("{}", crate::VERSION),
@@ -170,7 +187,7 @@ impl Worker {
             }
             return Answer::Over(Exit::Done);
         }
-        if matches!(self.verdict, Verdict::Open) {
+        if matches!(self.verdict, Verdict::Open) && !self.options.task.reports_only() {
             match Reader::start(&self.options) {
                 Ok(reader) => self.disc = Disc::Awaited(reader),
                 Err(error) => {
@@ -223,7 +240,8 @@ impl Worker {
 
     /// Tells whether the platform is to be told anything by this run.
     fn reports(&self) -> bool {
-        !self.options.dry_run && matches!(self.options.ready, Ready::Rooted | Ready::Early)
+        self.options.task.reports_only()
+            || !self.options.dry_run && matches!(self.options.ready, Ready::Rooted | Ready::Early)
     }
 
     /// Opens the way to the platform as soon as it is known to be needed.
@@ -233,13 +251,13 @@ impl Worker {
     /// it is the disc, the host name is known before the DHCP server is asked, which registers it.
     /// Tells whether the work can go on.
     fn open_uplink(&mut self, now: Duration) -> bool {
-        let is_new = !matches!(self.who, Who::Unknown);
+        let is_new = !matches!(self.who, Who::Unknown | Who::Heard(None, _));
         let needed = match self.verdict {
             Verdict::Open => is_new || self.rooted.is_here() || self.options.ready == Ready::Early,
             Verdict::Ready(Outcome::NothingToDo) => false,
             Verdict::Ready(_) | Verdict::Failed => true,
         };
-        if is_new {
+        if !matches!(self.who, Who::Unknown) {
             self.uplink.ask_metadata();
         }
         let asks = matches!(&self.who, Who::Heard(disc, _) if !self.suffices(disc.as_deref()));
@@ -267,7 +285,11 @@ impl Worker {
                 self.rooted.take_settings(&mut self.options, &self.log);
             }
             match marked {
-                Marked::No => {}
+                // Whoever asks for nothing but the report knows that the machine is what it shall be.
+                Marked::No | Marked::Configured if self.options.task == Task::Ready => {
+                    self.verdict = Verdict::Ready(Outcome::Ready);
+                }
+                Marked::No => self.tell_missing_disc(),
                 Marked::Configured if self.reports() => {
                     self.log.line(
                         Level::Info,
@@ -279,6 +301,8 @@ impl Worker {
                     self.verdict = Verdict::Ready(Outcome::Ready);
                 }
                 Marked::Configured | Marked::Reported => {
+                    self.left_for_later =
+                        marked == Marked::Configured && self.options.ready == Ready::Later;
                     self.disc = Disc::Over;
                     self.verdict = Verdict::Ready(Outcome::NothingToDo);
                 }
@@ -316,10 +340,18 @@ impl Worker {
                     format_args!("{detail}"),
                 ),
                 Some(Order::NoRoot(reason)) => {
+                    if self.rooted.is_gated() {
+                        self.options.task = Task::Failed;
+                    }
                     self.rooted.give_up();
                     self.fail(format_args!("{reason}"), "see root= and the drivers");
                 }
-                None => {}
+                Some(Order::Root { path, wait }) if self.rooted.is_gated() => {
+                    self.options.root = path.map(String::from);
+                    self.options.wait_root = wait;
+                    self.rooted = Rooted::new(&self.options, clock::monotonic());
+                }
+                Some(Order::Root { .. }) | None => {}
             }
         }
     }
@@ -360,13 +392,11 @@ impl Worker {
                 self.disc = Disc::Over;
                 self.report
                     .phase("disc", Duration::ZERO, took, format_args!("{reason}"));
-                self.log.line(
-                    Level::Warning,
-                    format_args!(
-                        "disc absent: {reason} fix=\"this is right for a specialized image; a \
-                         generalized one needs its provisioning disc and the drivers for it\""
-                    ),
-                );
+                self.no_disc = Some(reason.clone());
+                // A root that is still to come may say that none is needed.
+                if !self.rooted.is_gated() {
+                    self.tell_missing_disc();
+                }
                 if matches!(self.verdict, Verdict::Open) {
                     self.who = Who::Heard(None, now);
                     if self.options.dry_run {
@@ -383,6 +413,20 @@ impl Worker {
                     "redeploy the VM; try preroot.disc-reader=kernel",
                 );
             }
+        }
+    }
+
+    /// Says that there is no disc, if that was found and not said yet.
+    #[inline(never)]
+    fn tell_missing_disc(&mut self) {
+        if let Some(reason) = self.no_disc.take() {
+            self.log.line(
+                Level::Warning,
+                format_args!(
+                    "disc absent: {reason} fix=\"this is right for a specialized image; a \
+                     generalized one needs its provisioning disc and the drivers for it\""
+                ),
+            );
         }
     }
 
@@ -493,10 +537,13 @@ impl Worker {
             Level::Error,
             format_args!("failed: {reason} fix=\"{fix}; the boot goes on\""),
         );
+        // Why there is no root is seldom known to us.
+        let kernel_log = self.rooted.is_missed().then(log::kernel_tail);
         let failure = Failure {
             reason: &reason,
             vm_id: self.vm_id,
             timestamp: &timestamp(clock::unix_seconds()),
+            kernel_log: kernel_log.as_deref().unwrap_or_default(),
         };
         self.description = failure.to_string();
         clip(&mut self.report.reason, format_args!("{reason}"));
@@ -525,7 +572,10 @@ impl Worker {
     fn wait(&mut self, supervisor: &Channel, now: Duration, patience: &mut Patience) {
         let (awaited, until) = self.awaited();
         let until = until.min(self.deadline);
-        patience.awaiting(now, &self.log, format_args!("{awaited}"), until);
+        // Nobody is kept waiting yet by a run that begins before its time.
+        if !self.rooted.is_gated() {
+            patience.awaiting(now, &self.log, format_args!("{awaited}"), until);
+        }
         let reporting =
             !matches!(self.verdict, Verdict::Open) || self.options.ready == Ready::Early;
         let ejecting = match &self.disc {

@@ -2,6 +2,8 @@
 //!
 //! Not for files of the real root: those are `root`'s.
 
+use core::ffi::CStr;
+
 use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{CWD, OFlags};
 use rustix::io::{self, Errno};
@@ -34,6 +36,11 @@ pub fn make_directory(path: &str) -> bool {
 /// Removes an empty directory; one that is not empty, or is no directory, stays.
 pub fn remove_directory(path: &str) {
     let _ = path::terminated(path).and_then(|path| rustix::fs::rmdir(path.as_c_str()));
+}
+
+/// Removes a file, if it is there.
+pub fn remove_file(path: &CStr) {
+    let _ = rustix::fs::unlink(path);
 }
 
 /// Opens a directory, for what is named by its descriptor.

@@ -1,14 +1,17 @@
 //! Lines for the person at the console: the kernel's log, or standard error.
 //!
-//! Not a logging framework: one line, one `write(2)`, no buffer, no heap, and no failure that
-//! anybody would hear of. The form of the lines follows the design, section 4.
+//! Not a logging framework: a line is one `write(2)`, without buffer or heap, and no failure of it is
+//! one that anybody would hear of. The form of the lines follows the design, section 4.
 
+use alloc::string::String;
 use core::cell::{Cell, RefCell};
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
+
+use super::sys;
 
 /// The kernel takes records of less than 1 KiB, its own prefix included, and refuses longer ones.
 const MAX_LINE: usize = 900;
@@ -117,6 +120,32 @@ impl Log {
     }
 }
 
+/// How much of the kernel's log is of interest to who looks for a reason.
+const TAIL: usize = 2560;
+
+/// Gives the last lines of the kernel's log, without their levels; nothing if it may not be read.
+pub fn kernel_tail() -> String {
+    let mut buffer = alloc::vec![0; TAIL];
+    let length = sys::read_kernel_log(&mut buffer).unwrap_or(0);
+    tail(buffer.get(..length).unwrap_or_default())
+}
+
+/// Leaves the levels out of lines of the kernel's log, and the first, of which the front may be missing.
+fn tail(log: &[u8]) -> String {
+    let text = String::from_utf8_lossy(log);
+    let lines = text.trim_end().split('\n').skip(1);
+    let mut tail = String::new();
+    for line in lines {
+        let level = line.strip_prefix('<').and_then(|rest| rest.split_once('>'));
+        let line = level.map_or(line, |(_, line)| line);
+        if !tail.is_empty() {
+            tail.push('\n');
+        }
+        tail.push_str(line);
+    }
+    tail
+}
+
 fn open(path: &CStr) -> Option<OwnedFd> {
     rustix::fs::open(
         path,
@@ -191,7 +220,7 @@ mod tests {
     use std::format;
     use std::fs;
     use std::path::PathBuf;
-    use std::string::{String, ToString};
+    use std::string::ToString;
     use std::vec::Vec;
 
     /// A file that plays `/dev/kmsg`; each test has its own.
@@ -221,6 +250,17 @@ mod tests {
             taken(&path),
             "<5>preroot: dhcp ok ip=10.0.0.4/24 ms=6\n<3>preroot: disc failed\n"
         );
+    }
+
+    #[test]
+    fn tail_has_whole_lines_without_levels() {
+        let log = b"of a line\n<6>[    1.000000] one\n<27>[    2.000000] two <3> \xff\n";
+        assert_eq!(
+            tail(log),
+            "[    1.000000] one\n[    2.000000] two <3> \u{fffd}"
+        );
+        assert_eq!(tail(b"<6>[    1.000000] cut"), "");
+        assert_eq!(tail(b""), "");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use core::mem::{MaybeUninit, size_of};
 
 use linux_raw_sys::general::{
     __NR_clock_gettime, __NR_clone, __NR_execve, __NR_exit_group, __NR_recvmsg, __NR_setsockopt,
-    __kernel_timespec, SIGCHLD, iovec,
+    __NR_syslog, __kernel_timespec, SIGCHLD, iovec,
 };
 use linux_raw_sys::if_packet::sockaddr_ll;
 use linux_raw_sys::net::{AF_PACKET, MSG_TRUNC, cmsghdr, msghdr};
@@ -223,6 +223,16 @@ pub(super) fn clock(id: u32) -> Result<__kernel_timespec> {
     unsafe { call(__NR_clock_gettime, arguments) }?;
     // SAFETY: the call succeeded, so the kernel has filled it in.
     Ok(unsafe { time.assume_init() })
+}
+
+/// Reads the end of the kernel's log into a buffer and tells how much of it that fills.
+pub(super) fn read_kernel_log(buffer: &mut [u8]) -> Result<usize> {
+    // SYSLOG_ACTION_READ_ALL, which takes nothing out.
+    const READ_ALL: usize = 3;
+    let size = buffer.len().min(1 << 20);
+    let arguments = [READ_ALL, buffer.as_mut_ptr() as usize, size, 0, 0, 0];
+    // SAFETY: the kernel writes at most `size` bytes to a buffer that is at least as long.
+    unsafe { call(__NR_syslog, arguments) }
 }
 
 /// Splits the process in two; the parent gets the child's id, the child gets 0.

@@ -106,16 +106,23 @@ pub struct Failure<'a> {
     pub vm_id: VmId,
     /// When, as RFC 3339 writes it.
     pub timestamp: &'a str,
+    /// The end of the kernel's log, if that may tell more; one line each.
+    pub kernel_log: &'a str,
 }
 
 impl fmt::Display for Failure<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("result=error|reason=")?;
         // The separators and quotes of the format must not stand in a field.
-        self.reason.chars().try_for_each(|c| {
-            let harmless = !matches!(c, '|' | '"' | '\'') && !c.is_control();
-            f.write_char(if harmless { c } else { ' ' })
-        })?;
+        let field = |f: &mut fmt::Formatter<'_>, text: &str| {
+            text.chars().try_for_each(|c| match c {
+                '\n' => f.write_str("; "),
+                '|' | '"' | '\'' => f.write_char(' '),
+                c if c.is_control() => f.write_char(' '),
+                c => f.write_char(c),
+            })
+        };
+        f.write_str("result=error|reason=")?;
+        field(f, self.reason)?;
         write!(
             f,
             "|agent={}/{}|vm_id={}|timestamp={}|documentation_url={DOCUMENTATION}",
@@ -123,7 +130,12 @@ impl fmt::Display for Failure<'_> {
             crate::VERSION,
             self.vm_id,
             self.timestamp
-        )
+        )?;
+        if self.kernel_log.is_empty() {
+            return Ok(());
+        }
+        f.write_str("|kernel_log=")?;
+        field(f, self.kernel_log)
     }
 }
 
@@ -227,15 +239,24 @@ mod tests {
             reason: "a|b \"c\" 'd'\ne",
             vm_id: VmId::parse("91267c52-9f02-4cfe-b1f4-a4da7ebac2cf").unwrap(),
             timestamp: "2026-01-02T03:04:05+00:00",
+            kernel_log: "",
         };
         assert_eq!(
             failure.to_string(),
             std::format!(
-                "result=error|reason=a b  c   d  e|agent=preroot/{}|\
+                "result=error|reason=a b  c   d ; e|agent=preroot/{}|\
                  vm_id=91267c52-9f02-4cfe-b1f4-a4da7ebac2cf|timestamp=2026-01-02T03:04:05+00:00|\
                  documentation_url=https://aka.ms/linuxprovisioningerror",
                 crate::VERSION
             )
+        );
+        let with_log = Failure {
+            kernel_log: "[1.0] a|b\n[2.0] 'c'",
+            ..failure
+        };
+        assert_eq!(
+            with_log.to_string(),
+            std::format!("{failure}|kernel_log=[1.0] a b; [2.0]  c ")
         );
     }
 

@@ -24,6 +24,7 @@ mod metadata;
 mod namespace;
 mod options;
 mod pool;
+mod prefetch;
 mod roots;
 mod run;
 mod tools;

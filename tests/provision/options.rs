@@ -24,6 +24,9 @@ fn help_and_version_are_printed_for_whoever_asks() {
     for words in [
         "provision",
         "init",
+        "prefetch",
+        "report ready",
+        "report failed",
         "status",
         "--root",
         "--wait-root",

@@ -86,7 +86,23 @@ impl Running {
 
     /// Waits until the program has ended, and checks that nothing of it is left behind.
     #[track_caller]
-    pub(crate) fn end(mut self) -> Run {
+    pub(crate) fn end(self) -> Run {
+        let run = self.end_beside_others();
+        let ended = Instant::now();
+        let left = loop {
+            let left = processes();
+            if left.is_empty() || ended.elapsed() > AFTERLIFE {
+                break left;
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        assert!(left.is_empty(), "left behind: {left:?}\n{run}");
+        run
+    }
+
+    /// Waits until the program has ended; another run of it may go on.
+    #[track_caller]
+    pub(crate) fn end_beside_others(mut self) -> Run {
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
@@ -98,26 +114,18 @@ impl Running {
             }
             thread::sleep(Duration::from_millis(1));
         };
-        let ended = Instant::now();
-        let left = loop {
-            let left = processes();
-            if left.is_empty() || ended.elapsed() > AFTERLIFE {
-                break left;
-            }
-            thread::sleep(Duration::from_millis(1));
-        };
+        let took = self.started.elapsed();
         let stdout = self.stdout.join().unwrap();
         self.stderr.join().unwrap();
         for line in self.lines.try_iter() {
             self.said.push_str(&line);
             self.said.push('\n');
         }
-        assert!(left.is_empty(), "left behind: {left:?}\n{}", self.said);
         Run {
             status,
             stdout: String::from_utf8(stdout).unwrap(),
             stderr: self.said,
-            took: ended - self.started,
+            took,
         }
     }
 }

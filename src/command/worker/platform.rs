@@ -4,16 +4,16 @@
 use alloc::string::ToString as _;
 use core::time::Duration;
 
-use super::{Disc, EJECT, REPORT_NAME, RUN_DIRECTORY, Verdict, Who, Worker};
+use super::{Disc, EJECT, LATER_NAME, REPORT, REPORT_NAME, RUN_DIRECTORY, Verdict, Who, Worker};
 use crate::command::Exit;
-use crate::command::options::Ready;
+use crate::command::options::{Ready, Task};
 use crate::engine::plan::Step;
 use crate::engine::wireserver;
 use crate::linux::log::Level;
 use crate::linux::{clock, files};
 use crate::wire::health::Health;
 use crate::wire::kvp;
-use crate::wire::report::{Outcome, clip};
+use crate::wire::report::{MAX_JSON, Outcome, Report, clip};
 use crate::wire::timestamp::{micros, millis, timestamp};
 
 impl Worker {
@@ -22,6 +22,8 @@ impl Worker {
         let decided = match &self.verdict {
             Verdict::Open => None,
             Verdict::Ready(_) => Some(Exit::Done),
+            // That the machine does not come up is what was to be told, and no failure of this run.
+            Verdict::Failed if self.options.task == Task::Failed => Some(Exit::Done),
             Verdict::Failed => Some(Exit::Failed),
         };
         // What is asked of the platform is needed even where it is told nothing.
@@ -158,6 +160,16 @@ impl Worker {
         Exit::Failed
     }
 
+    /// Takes what happened earlier on this boot for the beginning of the report.
+    #[inline(never)]
+    pub(super) fn go_on_with_report(&mut self) {
+        let mut buffer = alloc::vec![0; MAX_JSON];
+        if let Some(earlier) = files::read(REPORT, &mut buffer).and_then(Report::from_json) {
+            self.start = Duration::from_micros(earlier.started_us);
+            self.report = earlier;
+        }
+    }
+
     /// Writes down what happened, and leaves the root as it was found.
     pub(super) fn finish(&mut self, exit: Exit) {
         if self.options.dry_run {
@@ -172,6 +184,11 @@ impl Worker {
         self.report.took_us = micros(self.since_start());
         let json = self.report.as_json().to_string().into_bytes();
         files::write_private(RUN_DIRECTORY, REPORT_NAME, &json);
+        if self.left_for_later
+            || self.options.ready == Ready::Later && self.report.result == Outcome::Provisioned
+        {
+            files::write_private(RUN_DIRECTORY, LATER_NAME, b"");
+        }
         // A boot with nothing to do leaves no trace on the root.
         if self.report.result != Outcome::NothingToDo && self.rooted.is_here() {
             let ready = self.accepted && matches!(self.verdict, Verdict::Ready(_));

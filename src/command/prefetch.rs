@@ -1,0 +1,139 @@
+//! `preroot prefetch`: all that needs no root, begun as early as the initramfs can, for a `provision`
+//! that comes when the root is there.
+//!
+//! The two find each other by a socket in `/run`. Without this command, or when it has died, `provision`
+//! does everything itself.
+
+use core::ffi::CStr;
+
+use heapless::Vec;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+
+use super::options::{Options, Task};
+use super::provision::{self, Prepared};
+use super::supervisor::Supervised;
+use super::words::{Answer, Order};
+use super::{Exit, worker};
+use crate::linux::channel::{Channel, Door, Incoming, MAX_MESSAGE};
+use crate::linux::log::{Level, Log};
+use crate::linux::{clock, files, poll};
+
+/// Where the two meet.
+const DOOR: &CStr = c"/run/preroot/prefetch";
+
+/// More than one run that waits for the same thing is a mistake of somebody's, and harmless.
+const MAX_CALLERS: usize = 4;
+
+/// Runs the command.
+pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
+    let start = clock::monotonic();
+    let options = Options::of(Task::Prefetch);
+    let Prepared { options, log } = match provision::prepare(options, arguments) {
+        Ok(prepared) => prepared,
+        Err(exit) => return exit,
+    };
+    files::make_directory(worker::RUN_DIRECTORY);
+    let door = match Door::open(DOOR) {
+        Ok(door) => door,
+        Err(Errno::ADDRINUSE) => {
+            log.line(
+                Level::Notice,
+                format_args!("another prefetch is at work already"),
+            );
+            return Exit::Done;
+        }
+        Err(error) => {
+            log.line(
+                Level::Error,
+                format_args!(
+                    "failed: no socket in {}: error {}; provision will do without",
+                    worker::RUN_DIRECTORY,
+                    error.raw_os_error()
+                ),
+            );
+            return Exit::Failed;
+        }
+    };
+    let Some(worker) = Supervised::start_or_tell(&options, start, &log) else {
+        return Exit::Failed;
+    };
+    let exit = serve(worker, &door, &log);
+    files::remove_file(DOOR);
+    exit
+}
+
+/// Passes on what the callers say until the work is over, then tells them how it ended.
+fn serve(mut worker: Supervised, door: &Door, log: &Log) -> Exit {
+    let mut callers: Vec<Channel, MAX_CALLERS> = Vec::new();
+    let mut buffer = [0; MAX_MESSAGE];
+    let exit = loop {
+        if let Some(exit) = worker.poll(log) {
+            break exit;
+        }
+        while !callers.is_full()
+            && let Some(caller) = door.accept()
+        {
+            let _ = callers.push(caller);
+        }
+        callers.retain(|caller| {
+            loop {
+                match caller.receive(&mut buffer) {
+                    Incoming::Message(message) => {
+                        if let Some(order) = Order::parse(message) {
+                            worker.tell(&order);
+                        }
+                    }
+                    Incoming::Nothing => return true,
+                    // The boot has its reasons; what was asked for is done all the same.
+                    Incoming::Closed => return false,
+                }
+            }
+        });
+        let mut fds: Vec<PollFd<'_>, { MAX_CALLERS + 2 }> = Vec::new();
+        if !callers.is_full() {
+            let _ = fds.push(PollFd::new(door, PollFlags::IN));
+        }
+        if let Some(worker) = worker.wait_on() {
+            let _ = fds.push(PollFd::from_borrowed_fd(worker, PollFlags::IN));
+        }
+        for caller in &callers {
+            let _ = fds.push(PollFd::new(caller, PollFlags::IN));
+        }
+        let left = worker.due().saturating_sub(clock::monotonic());
+        let _ = poll::wait(&mut fds, Some(left));
+    };
+    worker.wait_for_release(log);
+    for caller in &callers {
+        caller.send(&Answer::Over(exit).to_message());
+    }
+    exit
+}
+
+/// Has a prefetch that is at work carry out an order, and waits for its end.
+///
+/// `None` if there is none: then the caller has all to do itself.
+pub(super) fn ask(order: &Order<'_>, log: &Log) -> Option<Exit> {
+    let prefetch = Channel::connect(DOOR)?;
+    prefetch.send(order.to_message().as_bytes());
+    let mut buffer = [0; MAX_MESSAGE];
+    loop {
+        // It has a budget of its own, and ends with it.
+        let _ = poll::wait(&mut [PollFd::new(&prefetch, PollFlags::IN)], None);
+        match prefetch.receive(&mut buffer) {
+            Incoming::Message(message) => {
+                if let Some(Answer::Over(exit)) = Answer::parse(message) {
+                    return Some(exit);
+                }
+            }
+            Incoming::Nothing => {}
+            Incoming::Closed => {
+                log.line(
+                    Level::Warning,
+                    format_args!("the prefetch died; starting over"),
+                );
+                return None;
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! `preroot report`: one word to the platform, and nothing else.
+//!
+//! `ready` is for the running system, when the report was left to it; `failed` for an initramfs that does
+//! not come to its end.
+
+use core::time::Duration;
+
+use super::options::{Options, Task};
+use super::provision::{self, Prepared};
+use super::rooted::RUNNING;
+use super::supervisor::Supervised;
+use super::words::Order;
+use super::{Exit, help, misused, prefetch, text, worker};
+use crate::linux::log::Level;
+use crate::linux::{clock, files};
+use crate::wire::report::{MAX_JSON, Outcome, Report};
+
+/// How long an emergency shell may be kept waiting.
+const BUDGET: Duration = Duration::from_mins(1);
+/// What is said of a failure of which nothing is known.
+const UNKNOWN: &str = "the initramfs failed";
+
+/// Runs the command.
+pub(super) fn run<'a>(mut arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
+    match arguments.next().map(text) {
+        Some("ready") => ready(arguments),
+        Some("failed") => failed(arguments),
+        Some("--help" | "-h") => help::print(),
+        Some(other) => misused(format_args!("report ready or failed, not '{other}'")),
+        None => misused(format_args!("report what? ready or failed")),
+    }
+}
+
+fn ready<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
+    let start = clock::monotonic();
+    let mut options = Options::of(Task::Ready);
+    options.root = Some(RUNNING.into());
+    let Prepared { options, log } = match provision::prepare(options, arguments) {
+        Ok(prepared) => prepared,
+        Err(exit) => return exit,
+    };
+    let Some(mut worker) = Supervised::start_or_tell(&options, start, &log) else {
+        return Exit::Failed;
+    };
+    let exit = worker.finish(&log);
+    if exit == Exit::Done {
+        files::remove_file(worker::LATER);
+    }
+    exit
+}
+
+fn failed<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
+    let start = clock::monotonic();
+    let mut options = Options::of(Task::Failed);
+    options.timeout = BUDGET;
+    let Prepared { options, log } = match provision::prepare(options, arguments) {
+        Ok(prepared) => prepared,
+        Err(exit) => return exit,
+    };
+    let mut buffer = alloc::vec![0; MAX_JSON];
+    let earlier = files::read(worker::REPORT, &mut buffer).and_then(Report::from_json);
+    if earlier.is_some_and(|earlier| earlier.result == Outcome::Ready) {
+        log.line(
+            Level::Notice,
+            format_args!("failure not reported: the platform knows that this machine is ready"),
+        );
+        return Exit::Done;
+    }
+    let order = Order::NoRoot(options.reason.as_deref().unwrap_or(UNKNOWN));
+    if let Some(exit) = prefetch::ask(&order, &log) {
+        return exit;
+    }
+    let Some(mut worker) = Supervised::start_or_tell(&options, start, &log) else {
+        return Exit::Failed;
+    };
+    worker.tell(&order);
+    worker.finish(&log)
+}
