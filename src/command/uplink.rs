@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use self::way::Way;
-use super::options::{Nic, Options};
+use super::options::{Nic, Options, Task};
 use crate::engine::backoff::{Random, earliest};
 use crate::engine::exchange::Endpoint;
 use crate::engine::imds::Query;
@@ -36,6 +36,9 @@ use crate::wire::timestamp::millis;
 /// The driver of Hyper-V's synthetic interfaces. A virtual function has the same hardware address
 /// and another driver: it is never used, because the host moves the traffic as it likes.
 const SYNTHETIC: &str = "hv_netvsc";
+
+/// How often the kernel is asked for a route that somebody else sets up.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The way to the platform.
 pub(super) struct Uplink {
@@ -63,8 +66,18 @@ pub(super) struct Uplink {
     told_goal_state: bool,
     /// The interface in use is gone.
     gone: bool,
-    /// Our address, where somebody else has configured the network.
-    configured: Option<Ipv4Addr>,
+    task: Task,
+    /// Who configures the network, once that matters.
+    owner: Option<Owner>,
+}
+
+/// Who configures the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// We do, for as long as we are at work.
+    Us,
+    /// Somebody else has, or will.
+    Others,
 }
 
 impl Uplink {
@@ -100,7 +113,8 @@ impl Uplink {
             told_faults: 0,
             told_goal_state: false,
             gone: false,
-            configured: None,
+            task: options.task,
+            owner: None,
         }
     }
 
@@ -113,10 +127,12 @@ impl Uplink {
         }
         self.started = now;
         self.asked = now;
-        self.configured = tcp::source_to(dhcp::WIRESERVER);
-        if self.configured.is_some() {
+        // The running system's is not ours, whether it is there yet or not.
+        if self.task == Task::Ready || tcp::source_to(dhcp::WIRESERVER).is_some() {
+            self.owner = Some(Owner::Others);
             return Ok(());
         }
+        self.owner = Some(Owner::Us);
         let mut links = Links::open()?;
         links.dump()?;
         self.links = Some(links);
@@ -125,7 +141,7 @@ impl Uplink {
 
     /// Tells whether it was opened.
     pub(super) fn is_open(&self) -> bool {
-        self.links.is_some() || self.configured.is_some()
+        self.owner.is_some()
     }
 
     /// Moves everything on that can be moved; returns what became of the report.
@@ -140,9 +156,10 @@ impl Uplink {
     ) -> Option<Outcome> {
         self.watch_links(now, log, report, start);
         if self.way.is_none() {
-            match self.configured {
-                Some(address) => self.take_configured(address, now, log, report),
-                None => self.seek_lease(now, host_name, log, report, start),
+            match self.owner {
+                Some(Owner::Others) => self.seek_route(now, log, report),
+                Some(Owner::Us) => self.seek_lease(now, host_name, log, report, start),
+                None => {}
             }
         }
         let way = self.way.as_mut()?;
@@ -232,6 +249,8 @@ impl Uplink {
     pub(super) fn awaited(&self) -> Awaited<'_> {
         if self.way.is_some() {
             Awaited::Wireserver
+        } else if self.owner == Some(Owner::Others) {
+            Awaited::Route
         } else if self.network.is_empty() {
             Awaited::Interface(self.nic.as_ref())
         } else {
@@ -256,10 +275,10 @@ impl Uplink {
     /// Returns when [`Uplink::poll`] has something to do without an event.
     pub(super) fn due(&mut self, now: Duration, reporting: bool) -> Option<Duration> {
         let way = self.way.as_mut().and_then(|way| way.due(now));
-        let network = if self.way.is_none() {
-            self.network.due()
-        } else {
-            None
+        let network = match self.way {
+            Some(_) => None,
+            None if self.owner == Some(Owner::Others) => Some(now.saturating_add(LOOK_AGAIN)),
+            None => self.network.due(),
         };
         let wireserver = self
             .wireserver
@@ -410,14 +429,11 @@ impl Uplink {
         self.converse(chosen.lease.wireserver(), response);
     }
 
-    /// Takes the way that somebody else has set up.
-    fn take_configured(
-        &mut self,
-        address: Ipv4Addr,
-        now: Duration,
-        log: &Log,
-        report: &mut Report,
-    ) {
+    /// Takes the way that somebody else has set up, once it is there.
+    fn seek_route(&mut self, now: Duration, log: &Log, report: &mut Report) {
+        let Some(address) = tcp::source_to(dhcp::WIRESERVER) else {
+            return;
+        };
         let Some(response) = self.response.take() else {
             return;
         };
@@ -489,6 +505,8 @@ pub(super) enum Awaited<'a> {
     Interface(Option<&'a Nic>),
     /// A lease.
     Lease,
+    /// A network that somebody else sets up.
+    Route,
     /// The WireServer.
     Wireserver,
 }
@@ -498,7 +516,7 @@ impl Awaited<'_> {
     pub(super) fn failure(&self) -> &'static str {
         match self {
             Awaited::Interface(_) => "failure to find DHCP interface",
-            Awaited::Lease => "failure to obtain DHCP lease",
+            Awaited::Lease | Awaited::Route => "failure to obtain DHCP lease",
             Awaited::Wireserver => "failure to report to the WireServer",
         }
     }
@@ -510,6 +528,7 @@ impl fmt::Display for Awaited<'_> {
             Awaited::Interface(None) => write!(f, "an interface of driver {SYNTHETIC}"),
             Awaited::Interface(Some(name)) => write!(f, "interface {name}"),
             Awaited::Lease => f.write_str("an answer of a DHCP server"),
+            Awaited::Route => f.write_str("a route to the WireServer"),
             Awaited::Wireserver => f.write_str("the WireServer"),
         }
     }
