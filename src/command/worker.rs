@@ -552,6 +552,7 @@ impl Worker {
     /// Tells what is awaited, and until when.
     fn awaited(&self) -> (String, Duration) {
         match (&self.verdict, &self.disc) {
+            _ if self.rooted.is_gated() => (String::from("preroot provision"), self.deadline),
             (Verdict::Open, Disc::Awaited(reader)) => {
                 (String::from("the provisioning disc"), reader.until())
             }
