@@ -4,6 +4,9 @@
 //! options that smoltcp does not know, and because a value may be split (RFC 3396) or lie in the
 //! `file` and `sname` fields (option 52). Who says what when is `engine::dhcp`'s business.
 
+mod message;
+mod options;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -11,35 +14,19 @@ use core::net::Ipv4Addr;
 use core::time::Duration;
 
 use smoltcp::wire::{
-    DhcpPacket, EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, IpProtocol,
-    Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
+    DhcpPacket, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, UdpPacket,
 };
+
+pub use message::{Ask, MAX_FRAME, Message};
+use options::{Options, parse_routes, parse_search};
 
 /// The port a DHCP client listens on.
 pub const CLIENT_PORT: u16 = 68;
 /// The port a DHCP server listens on.
 pub const SERVER_PORT: u16 = 67;
 
-/// Relays may drop a BOOTP message shorter than this (RFC 1542, 2.1).
-const MIN_MESSAGE: usize = 300;
-/// Our messages: 240 bytes of header and cookie, under 160 of options.
-const MAX_MESSAGE: usize = 400;
-/// Room for a whole frame of ours.
-pub const MAX_FRAME: usize = 14 + 20 + 8 + MAX_MESSAGE;
-
 const OPTIONS_AT: usize = 240;
 const COOKIE: u32 = 0x6382_5363;
-/// What we ask for: mask, router, DNS, host name, domain, MTU,
-/// lease time, server id, T1, T2, domain search, classless routes, WireServer, Microsoft's routes.
-const PARAMETERS: [u8; 14] = [1, 3, 6, 12, 15, 26, 51, 54, 58, 59, 119, 121, 245, 249];
-/// The longest value that we believe of one option, joined from its pieces.
-const MAX_VALUE: usize = 512;
-/// The most routers, or name servers, that we look at: nobody needs a fifth.
-const MAX_ADDRESSES: usize = 4;
-/// The most routes; a longer list is no list.
-const MAX_ROUTES: usize = 16;
-/// The longest list of domains to search, as text.
-const MAX_SEARCH: usize = 256;
 /// The longest domain name that we believe.
 const MAX_DOMAIN: usize = 64;
 
@@ -64,127 +51,6 @@ mod code {
     pub(super) const ROUTES: u8 = 121;
     pub(super) const WIRESERVER: u8 = 245;
     pub(super) const ROUTES_MS: u8 = 249;
-}
-
-/// A message to a server.
-#[derive(Debug, Clone, Copy)]
-pub struct Message<'a> {
-    /// What is asked.
-    pub ask: Ask,
-    /// The hardware address of the interface, also the client identifier (type 1).
-    pub mac: [u8; 6],
-    /// The transaction id; one for a whole exchange.
-    pub xid: u32,
-    /// Seconds since the exchange began.
-    pub seconds: u16,
-    /// Asks the server to answer by broadcast.
-    pub broadcast: bool,
-    /// The host name to register, when it is the final one.
-    pub host_name: Option<&'a str>,
-}
-
-/// What a client asks of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// Is anybody there?
-    Discover,
-    /// I take this address from this server.
-    Request {
-        /// The address that was offered.
-        address: Ipv4Addr,
-        /// Who offered it.
-        server: Ipv4Addr,
-    },
-}
-
-impl Message<'_> {
-    /// Writes the whole Ethernet frame, broadcast, and returns its length.
-    ///
-    /// `None` if `frame` is shorter than [`MAX_FRAME`] or the host name is too long to fit.
-    pub fn emit(&self, frame: &mut [u8]) -> Option<usize> {
-        let message = self.to_bytes()?;
-        let length = message.len();
-
-        let udp = UdpRepr {
-            src_port: CLIENT_PORT,
-            dst_port: SERVER_PORT,
-        };
-        let ip = Ipv4Repr {
-            src_addr: Ipv4Addr::UNSPECIFIED,
-            dst_addr: Ipv4Addr::BROADCAST,
-            next_header: IpProtocol::Udp,
-            payload_len: udp.header_len().checked_add(length)?,
-            hop_limit: 64,
-        };
-        let ethernet = EthernetRepr {
-            src_addr: EthernetAddress(self.mac),
-            dst_addr: EthernetAddress::BROADCAST,
-            ethertype: EthernetProtocol::Ipv4,
-        };
-        let total = ethernet
-            .buffer_len()
-            .checked_add(ip.buffer_len())?
-            .checked_add(ip.payload_len)?;
-        let checksums = smoltcp::phy::ChecksumCapabilities::default();
-        let mut frame = EthernetFrame::new_unchecked(frame.get_mut(..total)?);
-        ethernet.emit(&mut frame);
-        let mut packet = Ipv4Packet::new_unchecked(frame.payload_mut());
-        ip.emit(&mut packet, &checksums);
-        udp.emit(
-            &mut UdpPacket::new_unchecked(packet.payload_mut()),
-            &ip.src_addr.into(),
-            &ip.dst_addr.into(),
-            length,
-            |payload| payload.copy_from_slice(&message),
-            &checksums,
-        );
-        Some(total)
-    }
-
-    fn to_bytes(self) -> Option<Vec<u8>> {
-        let mut message = alloc::vec![0; OPTIONS_AT];
-        let mut packet = DhcpPacket::new_unchecked(message.as_mut_slice());
-        packet.set_opcode(smoltcp::wire::DhcpOpCode::Request);
-        packet.set_hardware_type(smoltcp::wire::ArpHardware::Ethernet);
-        packet.set_hardware_len(6);
-        packet.set_transaction_id(self.xid);
-        packet.set_secs(self.seconds);
-        packet.set_client_hardware_address(EthernetAddress(self.mac));
-        packet.set_magic_number(COOKIE);
-        if self.broadcast {
-            packet.set_flags(smoltcp::wire::DhcpFlags::BROADCAST);
-        }
-
-        let kind = match self.ask {
-            Ask::Discover => 1,
-            Ask::Request { .. } => 3,
-        };
-        let mut put = |code, data: &[u8]| {
-            message.extend_from_slice(&[code, data.len() as u8]);
-            message.extend_from_slice(data);
-        };
-        put(code::KIND, &[kind]);
-        if let Ask::Request { address, server } = self.ask {
-            put(code::REQUESTED, &address.octets());
-            put(code::SERVER, &server.octets());
-        }
-        let mut client_id = [1; 7];
-        for (to, from) in client_id.iter_mut().skip(1).zip(self.mac) {
-            *to = from;
-        }
-        put(code::CLIENT_ID, &client_id);
-        put(code::MAX_SIZE, &1500u16.to_be_bytes());
-        put(code::PARAMETERS, &PARAMETERS);
-        // Only the label counts: Azure puts it into the zone of the network.
-        if let Some(label) = self.host_name.and_then(|name| name.split('.').next())
-            && !label.is_empty()
-        {
-            put(code::HOST_NAME, label.as_bytes());
-        }
-        message.push(255);
-        message.resize(message.len().max(MIN_MESSAGE), 0);
-        (message.len() <= MAX_MESSAGE).then_some(message)
-    }
 }
 
 /// A message from a server.
@@ -438,103 +304,6 @@ pub fn parse(message: &[u8], sender: [u8; 6]) -> Option<Reply> {
     })
 }
 
-/// The options of a message, each joined from its pieces, in the order of their codes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Options(Vec<(u8, Vec<u8>)>);
-
-impl Options {
-    /// Reads the options field and, if it is overloaded, `file` and `sname`.
-    fn parse(message: &[u8]) -> Option<Self> {
-        let mut options = Self(Vec::new());
-        options.take(message.get(OPTIONS_AT..)?);
-        if let Some([fields]) = options.number(code::OVERLOAD) {
-            // RFC 3396 joins in this order: options, file, sname.
-            if fields & 1 != 0 {
-                options.take(message.get(108..236)?);
-            }
-            if fields & 2 != 0 {
-                options.take(message.get(44..108)?);
-            }
-        }
-        // Where they lay says nothing.
-        options.0.retain(|(code, _)| *code != code::OVERLOAD);
-        Some(options)
-    }
-
-    /// Takes the options of one field.
-    fn take(&mut self, mut field: &[u8]) {
-        loop {
-            match *field {
-                [0, ref after @ ..] => field = after,
-                [255, ..] | [] | [_] => return,
-                [code, length, ref after @ ..] => {
-                    // Cut off in the middle: what comes before it still counts.
-                    let Some((piece, after)) = after.split_at_checked(usize::from(length)) else {
-                        return;
-                    };
-                    self.join(code, piece);
-                    field = after;
-                }
-            }
-        }
-    }
-
-    /// Adds a piece to an option.
-    fn join(&mut self, code: u8, piece: &[u8]) {
-        let place = self.0.iter().position(|(known, _)| *known >= code);
-        let place = place.unwrap_or(self.0.len());
-        match self.0.get_mut(place) {
-            Some((known, value)) if *known == code => {
-                // One piece too many makes it too long to be believed; more of them add nothing.
-                if value.len() <= MAX_VALUE {
-                    value.extend_from_slice(piece);
-                }
-            }
-            _ => self.0.insert(place, (code, piece.to_vec())),
-        }
-    }
-
-    /// Shows the value of an option; `None` if it is absent or too long.
-    fn value(&self, wanted: u8) -> Option<&[u8]> {
-        let (_, value) = self.0.iter().find(|(code, _)| *code == wanted)?;
-        Some(value.as_slice()).filter(|value| value.len() <= MAX_VALUE)
-    }
-
-    /// Returns the value of an option that has just so many bytes.
-    fn number<const N: usize>(&self, code: u8) -> Option<[u8; N]> {
-        self.value(code)?.try_into().ok()
-    }
-
-    fn address(&self, code: u8) -> Option<Ipv4Addr> {
-        self.number::<4>(code).map(Ipv4Addr::from)
-    }
-
-    fn addresses(&self, code: u8) -> Vec<Ipv4Addr> {
-        let value = self.value(code).unwrap_or_default();
-        let addresses = value.as_chunks::<4>().0.iter().copied();
-        addresses
-            .map(Ipv4Addr::from)
-            .filter(|address| is_unicast(*address))
-            .take(MAX_ADDRESSES)
-            .collect()
-    }
-
-    fn seconds(&self, code: u8) -> Option<Duration> {
-        match self.number(code).map(u32::from_be_bytes)? {
-            // Azure says "for ever" this way, in all three times.
-            u32::MAX => None,
-            seconds => Some(Duration::from_secs(u64::from(seconds))),
-        }
-    }
-
-    /// Shows a value up to its first NUL, if that is text without blanks.
-    fn text(&self, code: u8) -> Option<&str> {
-        let text = self.value(code)?.split(|&byte| byte == 0).next()?;
-        let clean = text.iter().all(u8::is_ascii_graphic);
-        core::str::from_utf8(text).ok().filter(|_| clean)
-    }
-}
-
 /// Tells whether an address can be that of one host.
 pub fn is_unicast(address: Ipv4Addr) -> bool {
     !(address.is_unspecified() || address.is_broadcast() || address.is_multicast())
@@ -547,95 +316,6 @@ fn natural_prefix(address: Ipv4Addr) -> u8 {
         [128..=191, ..] => 16,
         _ => 24,
     }
-}
-
-/// Reads options 121 and 249 (RFC 3442); a malformed list is refused whole.
-fn parse_routes(mut value: &[u8]) -> Option<Vec<Route>> {
-    let mut routes = Vec::new();
-    while let Some((&prefix, rest)) = value.split_first() {
-        if prefix > 32 {
-            return None;
-        }
-        let significant = usize::from(prefix).div_ceil(8);
-        let (bytes, rest) = rest.split_at_checked(significant)?;
-        let (gateway, rest) = rest.split_first_chunk::<4>()?;
-        let mut network = [0; 4];
-        network.get_mut(..significant)?.copy_from_slice(bytes);
-        let gateway = Ipv4Addr::from(*gateway);
-        let network = Ipv4Addr::from_bits(Ipv4Addr::from(network).to_bits() & mask(prefix));
-        // A next hop that is no host's address would make the IP stack refuse to work at all.
-        if gateway.is_unspecified() || is_unicast(gateway) {
-            if routes.len() == MAX_ROUTES {
-                return None;
-            }
-            routes.push(Route {
-                network,
-                prefix,
-                gateway,
-            });
-        }
-        value = rest;
-    }
-    Some(routes)
-}
-
-/// Reads option 119 (RFC 3397): names in DNS form, with compression pointers into the option.
-fn parse_search(value: &[u8]) -> String {
-    let mut search = String::new();
-    let mut at = 0;
-    while at < value.len() {
-        let mut name = String::new();
-        let Some(next) = read_name(value, at, &mut name) else {
-            break;
-        };
-        at = next;
-        if search.len().saturating_add(name.len()).saturating_add(1) > MAX_SEARCH {
-            break;
-        }
-        if !search.is_empty() {
-            search.push(' ');
-        }
-        search.push_str(&name);
-    }
-    search
-}
-
-/// Reads one name at `at` and returns where the next one starts.
-fn read_name(value: &[u8], mut at: usize, name: &mut String) -> Option<usize> {
-    let mut next = None;
-    // A name has at most 127 labels; anything that takes longer is a loop of pointers.
-    for _ in 0..256 {
-        let length = *value.get(at)?;
-        match length {
-            0 => return Some(next.unwrap_or(at.checked_add(1)?)),
-            1..=63 => {
-                let start = at.checked_add(1)?;
-                let end = start.checked_add(usize::from(length))?;
-                let label = value.get(start..end)?;
-                if !label
-                    .iter()
-                    .all(|b| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'_')
-                {
-                    return None;
-                }
-                if name.len().saturating_add(label.len()) >= MAX_SEARCH {
-                    return None;
-                }
-                if !name.is_empty() {
-                    name.push('.');
-                }
-                name.push_str(core::str::from_utf8(label).ok()?);
-                at = end;
-            }
-            192.. => {
-                let low = *value.get(at.checked_add(1)?)?;
-                next = next.or(at.checked_add(2));
-                at = usize::from(u16::from_be_bytes([length & 0x3f, low]));
-            }
-            _ => return None,
-        }
-    }
-    None
 }
 
 #[cfg(test)]
