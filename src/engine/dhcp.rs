@@ -1,8 +1,10 @@
-//! The DHCP client of one interface (RFC 2131, from INIT to BOUND).
+//! The DHCP client of one interface (RFC 2131).
 //!
-//! Frames and the time go in, frames and a lease come out. Keeping a lease is not its business: the
-//! initramfs is left long before a lease needs renewing, and Azure's run for ever.
+//! Messages and the time go in, messages and a lease come out. In the initramfs it goes from INIT to
+//! BOUND and no further: that is left long before a lease needs renewing, and Azure's run for ever.
+//! [`Client::resume`] goes on from there.
 
+use core::net::Ipv4Addr;
 use core::time::Duration;
 
 use super::backoff::{Backoff, Random};
@@ -18,6 +20,8 @@ const GRACE: Duration = Duration::from_millis(300);
 /// How long to hold back after a refusal, doubling: a server that refuses always must not be
 /// asked at the speed of the wire.
 const FIRST_REFUSAL_WAIT: Duration = Duration::from_millis(100);
+/// The shortest wait for an answer to a renewal (RFC 2131, 4.4.5).
+const RENEWAL_WAIT: Duration = Duration::from_secs(60);
 
 /// A DHCP client.
 #[derive(Debug)]
@@ -29,8 +33,10 @@ pub struct Client {
     /// What the last DISCOVER said of the time; its REQUEST must say the same (RFC 2131, 4.4.1).
     seconds: u16,
     phase: Phase,
-    /// What is held or requested.
+    /// What is offered or requested.
     offer: Option<Offer>,
+    /// What is held and shall be renewed.
+    held: Option<Held>,
     /// When something is to be sent or decided.
     due: Duration,
     wait: Backoff,
@@ -47,6 +53,25 @@ enum Phase {
     /// The offer is taken; waiting for the server to give it.
     Requesting,
     Bound,
+    /// The server is asked to renew what is held.
+    Renewing,
+    /// Any server is.
+    Rebinding,
+}
+
+/// A finite lease that is held, and its times on the client's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Who gave it.
+    pub server: Ipv4Addr,
+    /// When to ask the server to renew it (T1).
+    pub renew: Duration,
+    /// When to ask any server (T2).
+    pub rebind: Duration,
+    /// When it ends.
+    pub end: Duration,
 }
 
 #[derive(Debug)]
@@ -62,7 +87,7 @@ pub enum Event {
     Nothing,
     /// The lease is ours.
     Bound(Lease),
-    /// The server refused; the client starts over.
+    /// The server refused; the client starts over, and what it held is not its own any more.
     Refused,
 }
 
@@ -77,11 +102,31 @@ impl Client {
             seconds: 0,
             phase: Phase::Selecting,
             offer: None,
+            held: None,
             due: now,
             wait: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             refusals: Backoff::new(FIRST_REFUSAL_WAIT, LONGEST_WAIT),
             discovers: 0,
         }
+    }
+
+    /// Creates a client that holds a lease and is to renew it.
+    pub fn resume(mac: [u8; 6], random: Random, held: Held) -> Self {
+        Client {
+            phase: Phase::Bound,
+            held: Some(held),
+            ..Client::new(mac, random, held.renew)
+        }
+    }
+
+    /// Tells whether what was held has ended, unrenewed.
+    pub fn has_ended(&self, now: Duration) -> bool {
+        self.held.is_some_and(|held| now >= held.end)
+    }
+
+    /// Tells whether an answer to a renewal is awaited.
+    pub fn is_renewing(&self) -> bool {
+        matches!(self.phase, Phase::Renewing | Phase::Rebinding)
     }
 
     /// Returns how many DISCOVERs went out.
@@ -96,9 +141,10 @@ impl Client {
         (self.phase == Phase::Requesting).then_some(&offer.lease)
     }
 
-    /// Returns when [`Client::poll`] has something to do; `None` once there is a lease.
+    /// Returns when [`Client::poll`] has something to do; `None` once there is a lease that is not
+    /// to be renewed.
     pub fn due(&self) -> Option<Duration> {
-        (self.phase != Phase::Bound).then_some(self.due)
+        (self.phase != Phase::Bound || self.held.is_some()).then_some(self.due)
     }
 
     /// Makes the next message due at once, because the link has just come up.
@@ -106,6 +152,51 @@ impl Client {
         if self.phase == Phase::Selecting {
             self.wait.reset();
             self.due = now;
+        }
+        if self.is_renewing() {
+            self.due = now;
+        }
+    }
+
+    /// Returns the message by which the lease is to be renewed, when one is due, and the server that
+    /// it is for; without one it is for all.
+    ///
+    /// It is for the kernel's UDP: a machine that has its address is not to be spoken to by frames.
+    pub fn renew<'a>(
+        &mut self,
+        now: Duration,
+        host_name: Option<&'a str>,
+    ) -> Option<(Message<'a>, Option<Ipv4Addr>)> {
+        let held = self.held.filter(|held| now >= self.due && now < held.end)?;
+        if self.phase == Phase::Bound {
+            self.xid = self.random.bits();
+            self.started = now;
+        }
+        let (server, until) = if now < held.rebind {
+            self.phase = Phase::Renewing;
+            (Some(held.server), held.rebind)
+        } else {
+            self.phase = Phase::Rebinding;
+            (None, held.end)
+        };
+        let wait = (until.saturating_sub(now) / 2).max(RENEWAL_WAIT);
+        self.due = now.saturating_add(wait).min(until);
+        let ask = Ask::Extend {
+            address: held.address,
+        };
+        let seconds = now.saturating_sub(self.started).as_secs();
+        self.seconds = u16::try_from(seconds).unwrap_or(u16::MAX);
+        Some((self.message(ask, false, host_name), server))
+    }
+
+    fn message<'a>(&self, ask: Ask, broadcast: bool, host_name: Option<&'a str>) -> Message<'a> {
+        Message {
+            ask,
+            mac: self.mac,
+            xid: self.xid,
+            seconds: self.seconds,
+            broadcast,
+            host_name,
         }
     }
 
@@ -123,7 +214,8 @@ impl Client {
             return None;
         }
         match self.phase {
-            Phase::Bound => return None,
+            // See `Client::renew`.
+            Phase::Bound | Phase::Renewing | Phase::Rebinding => return None,
             // No better offer came.
             Phase::Holding => self.take(now),
             Phase::Requesting if self.wait.tries() >= MAX_REQUESTS => self.start_over(now),
@@ -146,15 +238,7 @@ impl Client {
         // Some relays only deliver a broadcast to a machine without an address; most deliver either.
         let broadcast = self.wait.tries() % 2 == 1;
         self.due = now.saturating_add(self.wait.next(&mut self.random));
-        Message {
-            ask,
-            mac: self.mac,
-            xid: self.xid,
-            seconds: self.seconds,
-            broadcast,
-            host_name,
-        }
-        .emit(frame)
+        self.message(ask, broadcast, host_name).emit(frame)
     }
 
     /// Takes a server's reply.
@@ -181,8 +265,37 @@ impl Client {
                 self.due = now.saturating_add(wait);
                 Event::Refused
             }
+            (Phase::Renewing | Phase::Rebinding, ReplyKind::Ack | ReplyKind::Nak, _) => {
+                self.conclude(now, reply)
+            }
             _ => Event::Nothing,
         }
+    }
+
+    /// Takes the answer to a renewal.
+    fn conclude(&mut self, now: Duration, reply: Reply) -> Event {
+        let Some(held) = self.held else {
+            return Event::Nothing;
+        };
+        let mut lease = reply.lease;
+        if lease.server.is_unspecified() {
+            lease.server = held.server;
+        }
+        // Once any server is asked, any may answer.
+        if self.phase == Phase::Renewing && lease.server != held.server {
+            return Event::Nothing;
+        }
+        if reply.kind == ReplyKind::Nak {
+            self.held = None;
+            self.start_over(now);
+            return Event::Refused;
+        }
+        if !is_unicast(lease.address) {
+            return Event::Nothing;
+        }
+        self.phase = Phase::Bound;
+        self.held = None;
+        Event::Bound(lease)
     }
 
     fn consider(&mut self, now: Duration, reply: Reply) -> Event {
@@ -237,7 +350,6 @@ fn answers(reply: &Reply, offer: &Offer) -> bool {
 mod tests {
     use super::*;
     use crate::wire::dhcp::{self, MAX_FRAME};
-    use core::net::Ipv4Addr;
 
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
     const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -424,5 +536,141 @@ mod tests {
             client.receive(ms(1), offer);
             assert!(client.requested().is_none());
         }
+    }
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// An hour from 100 s on, with the usual times.
+    const HELD: Held = Held {
+        address: ADDRESS,
+        server: SERVER,
+        renew: Duration::from_secs(1900),
+        rebind: Duration::from_secs(3250),
+        end: Duration::from_secs(3700),
+    };
+
+    fn holder() -> Client {
+        Client::resume(MAC, Random::new(42), HELD)
+    }
+
+    /// Lets virtual time run and notes each message: when, to whom, its `secs`.
+    fn renewals(client: &mut Client, until: u64) -> std::vec::Vec<(u64, Option<Ipv4Addr>, u16)> {
+        let mut sent = std::vec::Vec::new();
+        for now in 0..until {
+            if client.due().is_some_and(|due| due <= s(now))
+                && let Some((message, to)) = client.renew(s(now), Some("vm"))
+            {
+                assert_eq!(message.ask, Ask::Extend { address: ADDRESS });
+                sent.push((now, to, message.seconds));
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn unanswered_renewals_halve_what_is_left_and_end_with_the_lease() {
+        let mut client = holder();
+        let mut frame = [0; MAX_FRAME];
+        assert_eq!(client.due(), Some(HELD.renew));
+        assert_eq!(client.poll(s(1900), &mut frame, None), None, "by UDP only");
+        let mut expected = std::vec::Vec::new();
+        // RFC 2131, 4.4.5: half of the time that is left, but a minute at least.
+        for (mut at, until, server) in [(1900_u64, 3250_u64, Some(SERVER)), (3250, 3700, None)] {
+            while at < until {
+                expected.push((at, server, (at - 1900) as u16));
+                at = (at + ((until - at).div_ceil(2)).max(60)).min(until);
+            }
+        }
+        assert_eq!(expected.len(), 6 + 4, "{expected:?}");
+        assert_eq!(renewals(&mut client, 5000), expected);
+        assert!(!client.has_ended(s(3699)) && client.has_ended(s(3700)));
+        assert_eq!(client.renew(s(3700), None), None);
+    }
+
+    #[test]
+    fn one_exchange_has_one_number_and_the_next_another() {
+        let mut client = holder();
+        let (first, _) = client.renew(s(1900), None).unwrap();
+        let (again, _) = client.renew(s(2600), None).unwrap();
+        assert_eq!(first.xid, again.xid);
+        let mut next = Client::resume(MAC, Random::new(99), HELD);
+        assert_ne!(next.renew(s(1900), None).unwrap().0.xid, first.xid);
+    }
+
+    #[test]
+    fn renewal_gives_a_lease_whatever_its_address() {
+        for octet in [4, 9] {
+            let mut client = holder();
+            client.renew(s(1900), None);
+            assert!(client.is_renewing());
+            let mut ack = reply(&client, ReplyKind::Ack, SERVER, true);
+            ack.lease.address = Ipv4Addr::new(10, 0, 0, octet);
+            let event = client.receive(s(1901), ack);
+            assert!(matches!(event, Event::Bound(lease) if lease.address.octets()[3] == octet));
+            assert_eq!((client.due(), client.is_renewing()), (None, false));
+            assert!(!client.has_ended(s(9999)));
+        }
+    }
+
+    #[test]
+    fn another_server_is_believed_only_once_any_is_asked() {
+        let other = Ipv4Addr::new(10, 0, 0, 9);
+        let mut client = holder();
+        client.renew(s(1900), None);
+        for kind in [ReplyKind::Ack, ReplyKind::Nak] {
+            let stranger = reply(&client, kind, other, true);
+            assert_eq!(client.receive(s(1901), stranger), Event::Nothing);
+        }
+        let (_, server) = client.renew(s(3250), None).unwrap();
+        assert_eq!(server, None);
+        let stranger = reply(&client, ReplyKind::Ack, other, true);
+        assert!(matches!(client.receive(s(3251), stranger), Event::Bound(l) if l.server == other));
+    }
+
+    #[test]
+    fn refused_renewal_is_the_end_of_the_lease() {
+        let mut client = holder();
+        client.renew(s(1900), None);
+        let nak = reply(&client, ReplyKind::Nak, Ipv4Addr::UNSPECIFIED, false);
+        assert_eq!(client.receive(s(1901), nak), Event::Refused);
+        assert_eq!(client.renew(s(1901), None), None);
+        assert_eq!(
+            sent(&mut client, s(1901)),
+            Some((1, false)),
+            "it looks again"
+        );
+    }
+
+    #[test]
+    fn answers_that_nobody_asked_for_change_nothing() {
+        let mut client = holder();
+        for kind in [ReplyKind::Offer, ReplyKind::Ack, ReplyKind::Nak] {
+            let unasked = reply(&client, kind, SERVER, true);
+            assert_eq!(client.receive(s(200), unasked), Event::Nothing);
+        }
+        client.renew(s(1900), None);
+        let mut no_host = reply(&client, ReplyKind::Ack, SERVER, true);
+        no_host.lease.address = Ipv4Addr::BROADCAST;
+        assert_eq!(client.receive(s(1901), no_host), Event::Nothing);
+        assert_eq!(client.due(), Some(s(2575)));
+    }
+
+    #[test]
+    fn link_that_is_back_hurries_a_renewal_under_way_but_none_that_is_not_due() {
+        let mut client = holder();
+        client.link_up(s(500));
+        assert_eq!(client.due(), Some(HELD.renew));
+        client.renew(s(1900), None);
+        client.link_up(s(1950));
+        assert!(client.renew(s(1950), None).is_some());
+    }
+
+    #[test]
+    fn whoever_sleeps_through_the_end_knows_it() {
+        let mut client = holder();
+        assert!(client.has_ended(s(100_000)));
+        assert_eq!(client.renew(s(100_000), None), None);
     }
 }

@@ -104,6 +104,17 @@ pub struct Route {
     pub gateway: Ipv4Addr,
 }
 
+/// `10.0.0.0/8 via 10.0.0.1`, as `ip route` has it; without `via` on the link.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)?;
+        if self.gateway.is_unspecified() {
+            return Ok(());
+        }
+        write!(f, " via {}", self.gateway)
+    }
+}
+
 /// The address that the WireServer has everywhere but on Azure Stack and classic services.
 pub const WIRESERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 /// The address of the instance metadata service.
@@ -546,6 +557,29 @@ mod tests {
         );
         assert!(has(&[61, 7, 1, 0x00, 0x0d, 0x3a, 0x12, 0x34, 0x56]));
         assert!(has(&[55, 14, 1, 3, 6]));
+        assert!(!has(&[50, 4]) && !has(&[54, 4]));
+    }
+
+    /// RFC 2131, 4.3.6: the address is in `ciaddr`, and neither it nor the server is in an option.
+    #[test]
+    fn renewal_names_its_address_in_the_header_alone() {
+        let ask = Ask::Extend {
+            address: Ipv4Addr::new(10, 0, 0, 4),
+        };
+        let message = Message {
+            ask,
+            mac: MAC,
+            xid: 9,
+            seconds: 0,
+            broadcast: false,
+            host_name: Some("web-1"),
+        };
+        let bytes = message.to_bytes().unwrap();
+        assert_eq!(&bytes[12..16], &[10, 0, 0, 4]);
+        assert_eq!(&bytes[240..243], &[53, 1, 3]);
+        let has = |option: &[u8]| bytes.windows(option.len()).any(|window| window == option);
+        assert!(has(&[12, 5, b'w', b'e', b'b', b'-', b'1']));
+        assert!(has(&[61, 7, 1, 0x00, 0x0d, 0x3a, 0x12, 0x34, 0x56]));
         assert!(!has(&[50, 4]) && !has(&[54, 4]));
     }
 

@@ -22,7 +22,7 @@ pub const MAX_FRAME: usize = 14 + 20 + 8 + MAX_MESSAGE;
 const PARAMETERS: [u8; 14] = [1, 3, 6, 12, 15, 26, 51, 54, 58, 59, 119, 121, 245, 249];
 
 /// A message to a server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {
     /// What is asked.
     pub ask: Ask,
@@ -49,6 +49,11 @@ pub enum Ask {
         address: Ipv4Addr,
         /// Who offered it.
         server: Ipv4Addr,
+    },
+    /// I have this address and go on using it.
+    Extend {
+        /// The address.
+        address: Ipv4Addr,
     },
 }
 
@@ -96,7 +101,8 @@ impl Message<'_> {
         Some(total)
     }
 
-    fn to_bytes(self) -> Option<Vec<u8>> {
+    /// Writes the message alone, as the kernel's UDP takes it.
+    pub fn to_bytes(self) -> Option<Vec<u8>> {
         let mut message = alloc::vec![0; OPTIONS_AT];
         let mut packet = DhcpPacket::new_unchecked(message.as_mut_slice());
         packet.set_opcode(smoltcp::wire::DhcpOpCode::Request);
@@ -106,13 +112,16 @@ impl Message<'_> {
         packet.set_secs(self.seconds);
         packet.set_client_hardware_address(EthernetAddress(self.mac));
         packet.set_magic_number(COOKIE);
+        if let Ask::Extend { address } = self.ask {
+            packet.set_client_ip(address);
+        }
         if self.broadcast {
             packet.set_flags(smoltcp::wire::DhcpFlags::BROADCAST);
         }
 
         let kind = match self.ask {
             Ask::Discover => 1,
-            Ask::Request { .. } => 3,
+            Ask::Request { .. } | Ask::Extend { .. } => 3,
         };
         let mut put = |code, data: &[u8]| {
             message.extend_from_slice(&[code, data.len() as u8]);
