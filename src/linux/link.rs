@@ -1,10 +1,12 @@
-//! Network links: which there are, switched on or off, with or without a carrier.
+//! Network links: which there are, switched on or off, with or without a carrier, and what the kernel's
+//! own network has on them.
 //!
-//! Not a network configuration: no addresses, no routes, no names; an interface is known by its
-//! index, because names may change under us. Follows rtnetlink(7); the bytes are read in
+//! An interface is known by its index, because names may change under us. Follows rtnetlink(7); the bytes are read in
 //! [`wire::rtnetlink`](crate::wire::rtnetlink).
 
 use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, readlinkat_raw};
 use rustix::io::{Errno, Result};
@@ -15,6 +17,7 @@ use rustix::net::{
 };
 
 use super::path::terminated;
+use crate::wire::dhcp::Route;
 pub use crate::wire::rtnetlink::LinkState;
 use crate::wire::rtnetlink::{self, Message};
 
@@ -135,6 +138,35 @@ impl Links {
         self.switch(index, false)
     }
 
+    /// Has the kernel take an address with its prefix, for so many seconds (all ones: for ever), also
+    /// again.
+    pub fn add_address(&mut self, index: u32, network: (Ipv4Addr, u8), seconds: u32) -> Result<()> {
+        self.order(|number| rtnetlink::address(number, index, network, Some(seconds)))
+    }
+
+    /// Takes an address away, and the routes that were added for it.
+    pub fn remove_address(&mut self, index: u32, network: (Ipv4Addr, u8)) -> Result<()> {
+        self.order(|number| rtnetlink::address(number, index, network, None))
+    }
+
+    /// Has the kernel take a route for packets from `source`; it may be there already.
+    pub fn add_route(&mut self, index: u32, route: &Route, source: Ipv4Addr) -> Result<()> {
+        match self.order(|number| rtnetlink::route(number, index, route, source, true)) {
+            Err(Errno::EXIST) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Takes a route away.
+    pub fn remove_route(&mut self, index: u32, route: &Route, source: Ipv4Addr) -> Result<()> {
+        self.order(|number| rtnetlink::route(number, index, route, source, false))
+    }
+
+    /// Sets the size of the largest packet.
+    pub fn set_mtu(&mut self, index: u32, mtu: u16) -> Result<()> {
+        self.order(|number| rtnetlink::mtu(number, index, mtu))
+    }
+
     /// Fills the buffer with the next datagram; `false` when there is none.
     fn receive(&mut self) -> Result<bool> {
         (self.start, self.end) = (0, 0);
@@ -161,9 +193,20 @@ impl Links {
     }
 
     fn switch(&mut self, index: u32, up: bool) -> Result<()> {
+        self.order(|number| rtnetlink::switch_link(number, index, up))
+    }
+
+    /// Gives an order, which takes its number, and waits for the answer.
+    fn order<T: AsRef<[u8]>>(&mut self, order: impl FnOnce(u32) -> T) -> Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
-        let order = rtnetlink::switch_link(self.sequence, index, up);
-        send(&self.orders, &order, SendFlags::empty())?;
+        let order = order(self.sequence);
+        self.carry_out(order.as_ref())
+    }
+
+    // Apart from the above, of which there is one for each kind of order.
+    #[inline(never)]
+    fn carry_out(&mut self, order: &[u8]) -> Result<()> {
+        send(&self.orders, order, SendFlags::empty())?;
         // The kernel does it within `send`, so the answer is there; it repeats the order.
         let mut answer = [0; 128];
         loop {

@@ -1,11 +1,15 @@
-//! rtnetlink link messages: what the kernel says of its interfaces, and the two things we ask of it.
+//! rtnetlink messages: what the kernel says of its interfaces, and the few things we ask of it.
 //!
-//! Not a netlink library: no addresses, no routes, no attribute that nobody here reads. Follows
-//! rtnetlink(7) and `linux/if_link.h`. Numbers are in the machine's own byte order. The kernel is
+//! Not a netlink library: no attribute that nobody here reads or sets. Follows rtnetlink(7),
+//! `linux/if_link.h`, `linux/if_addr.h` and `linux/rtnetlink.h`. Numbers are in the machine's own byte order. The kernel is
 //! trusted to mean well, but not to be the only one that can write to a socket, so every length is
 //! checked.
 
+mod order;
+
 use core::fmt;
+
+pub use order::{Bytes, address, mtu, route};
 
 const HEADER: usize = 16; // struct nlmsghdr
 const LINK: usize = 16; // struct ifinfomsg
@@ -16,14 +20,22 @@ const NLMSG_DONE: u16 = 3;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 
 const NLM_F_REQUEST: u16 = 0x001;
 const NLM_F_ACK: u16 = 0x004;
 const NLM_F_DUMP_INTR: u16 = 0x010;
 const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_CARRIER: u16 = 33;
 /// The upper two bits of an attribute's type are flags.
@@ -520,7 +532,6 @@ mod tests {
     #[test]
     fn other_messages_are_passed_over() {
         const NLMSG_NOOP: u16 = 1;
-        const RTM_NEWADDR: u16 = 20;
         let mut bytes = message(NLMSG_NOOP, 0, &[]);
         bytes.extend(message(RTM_NEWADDR, 0, &[9; 8]));
         assert_eq!(
