@@ -31,6 +31,7 @@ pub mod imds;
 pub mod iso9660;
 pub mod json;
 pub mod kvp;
+pub mod lease;
 pub mod moddep;
 pub mod names;
 pub mod ovf;
