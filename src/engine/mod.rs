@@ -18,6 +18,7 @@ pub mod exchange;
 pub mod identity;
 pub mod imds;
 pub mod link;
+pub mod managers;
 pub mod network;
 pub mod plan;
 pub mod transport;
