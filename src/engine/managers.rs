@@ -281,4 +281,4 @@ fn joined(directory: &str, name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

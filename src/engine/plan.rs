@@ -17,6 +17,7 @@ mod keys;
 pub mod kvp;
 mod markers;
 mod password;
+mod resolver;
 mod settings;
 mod sshd;
 mod steps;
@@ -36,6 +37,7 @@ pub use custom::CUSTOM_DATA;
 use draft::Draft;
 pub use hostkeys::{SSH_KEYGEN, host_key_lines, makes_host_key};
 pub use markers::{configured_for, notes, reported_for};
+pub use resolver::{Resolver, resolver};
 pub use settings::{Settings, Sudo};
 pub use steps::{Step, Steps, StepsFault};
 
@@ -163,6 +165,8 @@ pub trait RootView {
     fn stat(&self, path: &str) -> Result<Option<Stat>, RootFault>;
     /// Tells whether the last part of a path is itself a symbolic link.
     fn is_link(&self, path: &str) -> Result<bool, RootFault>;
+    /// Reads where a symbolic link points to; nothing when it is none.
+    fn target(&self, path: &str) -> Result<Option<String>, RootFault>;
     /// Names each entry of a directory but `.` and `..`; none when it does not exist.
     fn list(&self, directory: &str, each: &mut dyn FnMut(&str)) -> Result<(), RootFault>;
 }

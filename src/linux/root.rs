@@ -207,6 +207,24 @@ impl RootView for Root {
         }
     }
 
+    fn target(&self, path: &str) -> Result<Option<String>, RootFault> {
+        let fd = match self.open_in(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(errno) => return Err(fault(Act::Find)(errno)),
+        };
+        let mut buffer = [MaybeUninit::<u8>::uninit(); PATH_MAX];
+        match fs::readlinkat_raw(&fd, c"", &mut buffer) {
+            Ok((target, _)) => match core::str::from_utf8(target) {
+                Ok(target) => Ok(Some(String::from(target))),
+                Err(_) => Err(fault(Act::Find)(Errno::ILSEQ)),
+            },
+            // What is opened is no link.
+            Err(Errno::INVAL | Errno::NOENT) => Ok(None),
+            Err(errno) => Err(fault(Act::Find)(errno)),
+        }
+    }
+
     fn list(&self, directory: &str, each: &mut dyn FnMut(&str)) -> Result<(), RootFault> {
         let fd = match self.open_in(directory, DIRECTORY_FLAGS) {
             Ok(fd) => fd,

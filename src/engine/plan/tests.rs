@@ -165,6 +165,10 @@ impl RootView for Memory {
         Ok(matches!(self.0.get(path), Some((Node::Link, ..))))
     }
 
+    fn target(&self, path: &str) -> Result<Option<String>, RootFault> {
+        Ok(self.is_link(path)?.then(|| "elsewhere".into()))
+    }
+
     fn list(&self, directory: &str, each: &mut dyn FnMut(&str)) -> Result<(), RootFault> {
         for path in self.0.keys() {
             if let Some(rest) = path
