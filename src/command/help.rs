@@ -20,6 +20,7 @@ commands:
   report failed [--reason TEXT]
               tell it that the initramfs failed, with the end of the kernel's
               log: for emergency hooks; --timeout is 60 here
+  lease       keep the lease of a root without a network manager: a service
   status      what happened on this boot, with a timeline; --json for programs
   --help, --version
 
@@ -40,6 +41,9 @@ preroot.NAME=VALUE, which has the last word:
   --ready WHEN *      rooted: report once the root is written and synced
                       early: report before; later: leave it to 'report ready'
                       in the running system; never: do not report
+  --network WHAT *    keep: leave address, routes and DNS of the lease in place;
+                      release: leave the interface as it was found; auto: keep
+                      them where nobody in the root will configure it (default)
   --steps LIST *      of hostname,user,password,keys,sudo,sshd,hostkeys,
                       customdata,markers (default: all)
   --sudo HOW *        nopasswd, password, never, or auto: with the password if

@@ -6,6 +6,8 @@ mod console;
 mod disc;
 mod help;
 mod init;
+mod keep;
+mod lease;
 mod options;
 mod prefetch;
 mod provision;
@@ -50,6 +52,7 @@ pub fn run(arguments: Arguments) -> i32 {
         match rest.next().map(text) {
             Some("init") => init::run(),
             Some("provision") => provision::run(rest),
+            Some("lease") => lease::run(rest),
             Some("prefetch") => prefetch::run(rest),
             Some("report") => report::run(rest),
             Some("status") => status::run(rest),

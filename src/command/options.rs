@@ -43,6 +43,8 @@ pub(super) struct Options {
     pub(super) vm_id: Option<VmId>,
     /// When the platform is told.
     pub(super) ready: Ready,
+    /// What becomes of the interface.
+    pub(super) network: Network,
     /// What is done, and what is not.
     pub(super) steps: Steps,
     /// How it is done, where there is a choice.
@@ -119,6 +121,17 @@ pub(super) enum Ready {
     Later,
     /// Not at all.
     Never,
+}
+
+/// What becomes of the interface when the work is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Network {
+    /// It is kept where nobody in the root will configure it.
+    Auto,
+    /// It goes back down, as it came.
+    Release,
+    /// It keeps its address and routes.
+    Keep,
 }
 
 /// Where messages go.
@@ -198,6 +211,7 @@ impl Default for Options {
             disc_reader: DiscReader::Auto,
             vm_id: None,
             ready: Ready::Rooted,
+            network: Network::Auto,
             steps: Steps::ALL,
             settings: Settings::DEFAULT,
             timeout: Duration::from_mins(20),
@@ -220,6 +234,7 @@ type Names = u32;
 #[derive(Clone, Copy)]
 enum Name {
     Ready,
+    Network,
     Steps,
     Sudo,
     SystemUsers,
@@ -242,8 +257,9 @@ enum Name {
     Reason,
 }
 
-static NAMES: [(&str, Name); 20] = [
+static NAMES: [(&str, Name); 21] = [
     ("ready", Name::Ready),
+    ("network", Name::Network),
     ("steps", Name::Steps),
     ("sudo", Name::Sudo),
     ("system-users", Name::SystemUsers),
@@ -477,6 +493,13 @@ impl Options {
                     1 => Ready::Early,
                     2 => Ready::Later,
                     _ => Ready::Never,
+                };
+            }
+            Name::Network => {
+                self.network = match word(value, "auto, release or keep")? {
+                    0 => Network::Auto,
+                    1 => Network::Release,
+                    _ => Network::Keep,
                 };
             }
             Name::Steps => {

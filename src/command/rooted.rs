@@ -1,5 +1,7 @@
 //! The real root: waiting for it, looking at it, making it what the identity says.
 
+mod network;
+
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt;

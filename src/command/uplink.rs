@@ -1,5 +1,6 @@
 //! The way to the platform: links, leases, one connection, the WireServer.
 
+mod keep;
 mod way;
 
 use core::fmt;
@@ -30,6 +31,7 @@ use crate::linux::tcp::{self, Sockets};
 use crate::wire::cmdline::CommandLine;
 use crate::wire::dhcp;
 use crate::wire::health::Health;
+use crate::wire::lease::Record;
 use crate::wire::report::{Report, clip};
 use crate::wire::timestamp::millis;
 
@@ -69,6 +71,8 @@ pub(super) struct Uplink {
     task: Task,
     /// Who configures the network, once that matters.
     owner: Option<Owner>,
+    /// What its lease says of it, for a root that keeps it.
+    record: Option<Box<Record>>,
 }
 
 /// Who configures the network.
@@ -115,6 +119,7 @@ impl Uplink {
             gone: false,
             task: options.task,
             owner: None,
+            record: None,
         }
     }
 
@@ -417,6 +422,7 @@ impl Uplink {
         };
         self.leased = now;
         self.tell_lease(&chosen, now, log, report, start);
+        self.record = Some(self.record_of(&chosen, host_name));
         self.way = Some(Way::Own(Box::new(Transport::new(
             chosen.link,
             &chosen.lease,

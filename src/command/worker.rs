@@ -4,6 +4,7 @@
 //! kernel up to 16 ms that nobody else should wait for, and because whatever goes wrong here must
 //! not take the boot down.
 
+mod keep;
 mod platform;
 mod who;
 
@@ -157,6 +158,9 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
     );
     clip(&mut worker.report.vm_id, format_args!("{vm_id}"));
     let answer = worker.work(supervisor);
+    if matches!(answer, Answer::Over(_)) {
+        worker.hand_over(supervisor);
+    }
     match answer {
         Answer::Over(exit) => worker.finish(exit),
         Answer::Again | Answer::Released => worker.rooted.restore(&worker.log),

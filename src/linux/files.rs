@@ -5,13 +5,16 @@
 use core::ffi::CStr;
 
 use rustix::fd::{AsFd as _, OwnedFd};
-use rustix::fs::{CWD, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{self, Errno};
 
 use super::{content, path, sysfs};
 
 /// The kernel's command line is never longer.
 pub const MAX_COMMAND_LINE: usize = 4096;
+
+/// For root only.
+const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// Reads a file into `buffer`; what does not fit is left out. `None` if it cannot be read.
 pub fn read<'b>(path: &str, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
@@ -52,14 +55,29 @@ pub fn open_directory(path: &str) -> Option<OwnedFd> {
 ///
 /// A reader sees the old or the new content, never half of it. Tells whether it worked.
 pub fn write_private(directory: &str, name: &str, content: &[u8]) -> bool {
-    make_directory(directory) && replace(directory, name, content).is_ok()
+    make_directory(directory) && replace(directory, name, content, PRIVATE).is_ok()
 }
 
-fn replace(directory: &str, name: &str, text: &[u8]) -> io::Result<()> {
+/// Writes a file that everybody may read, and the directories that it lies in; one that is as wanted is
+/// left alone. Tells whether it is there.
+pub fn write_public(path: &str, content: &[u8]) -> bool {
+    for (at, _) in path.match_indices('/').skip(1) {
+        make_directory(path.get(..at).unwrap_or_default());
+    }
+    let Some((directory, name)) = path.rsplit_once('/') else {
+        return false;
+    };
+    let mut buffer = alloc::vec![0; content.len().saturating_add(1)];
+    read(path, &mut buffer) == Some(content)
+        || replace(directory, name, content, Mode::from_raw_mode(0o644)).is_ok()
+}
+
+fn replace(directory: &str, name: &str, text: &[u8], mode: Mode) -> io::Result<()> {
     const TEMPORARY: &str = ".new";
     let directory = sysfs::open_directory(CWD, directory)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
     let file = path::open(directory.as_fd(), TEMPORARY, flags)?;
+    rustix::fs::fchmod(&file, mode)?;
     content::write(file.as_fd(), text)?;
     let (old, new) = (path::terminated(TEMPORARY)?, path::terminated(name)?);
     rustix::fs::renameat(&directory, old.as_c_str(), &directory, new.as_c_str())

@@ -8,6 +8,7 @@ pub mod block;
 pub mod channel;
 pub mod clock;
 mod content;
+pub mod datagram;
 pub mod dmi;
 pub mod files;
 pub mod inside;

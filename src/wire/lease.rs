@@ -87,8 +87,9 @@ impl Record {
             server: lease.server,
             wireserver: lease.wireserver(),
             obtained,
+            // A lease of no time at all would be read as one for ever.
             term: term.map(|(lease, (renew, rebind))| Term {
-                lease,
+                lease: lease.max(Duration::from_secs(1)),
                 renew,
                 rebind,
             }),

@@ -173,6 +173,11 @@ impl Root {
         self.carry_out(plan, put_all, &Labels::Parent)
     }
 
+    /// The same with the labels of the root's policy: for what stays and is used at once.
+    pub fn refresh(&self, plan: &Plan) -> Result<Applied, (usize, RootFault)> {
+        self.carry_out(plan, put_all, &self.labels(plan))
+    }
+
     fn carry_out(
         &self,
         plan: &Plan,
