@@ -126,6 +126,7 @@ impl Keeper {
     fn hold(&self, mut record: Record) -> rustix::io::Result<End> {
         let mut links = Links::open()?;
         links.dump()?;
+        let mut told = None;
         loop {
             let name = keep::host_name(&self.root).unwrap_or_default();
             let now = clock::boottime();
@@ -156,7 +157,8 @@ impl Keeper {
                     }
                 }
             };
-            if record.term.is_some() {
+            if record.term.is_some() && told != Some(record.address) {
+                told = Some(record.address);
                 let left = |until: Duration| until.saturating_sub(now).as_secs();
                 self.log.line(
                     Level::Info,

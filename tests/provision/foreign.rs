@@ -25,7 +25,7 @@ use crate::tools::{find, tool};
 const ROUTES: &str = "00.0A000001 20.A83F8110.0A000001 20.A9FEA9FE.0A000001";
 
 /// A DHCP server; it ends with the test's namespace at the latest.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     said: Vec<String>,
     lines: Receiver<String>,
@@ -34,7 +34,7 @@ struct Server {
 impl Server {
     /// Starts a server, and waits until it says that it is ready.
     #[track_caller]
-    fn start(command: &mut Command, ready: &str) -> Self {
+    pub(crate) fn start(command: &mut Command, ready: &str) -> Self {
         // Some speak on one, some on the other.
         let mut child = command
             .stdin(Stdio::null())
@@ -67,7 +67,7 @@ impl Server {
     }
 
     /// Ends the server and gives what it said.
-    fn end(mut self) -> String {
+    pub(crate) fn end(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.said.extend(&self.lines);

@@ -407,6 +407,7 @@ fn primary_interface_wins_and_all_come_to_rest() {
                 "--media",
                 disc.to_str().unwrap(),
                 "--log=stderr",
+                "--network=release",
                 "--timeout=10",
             ]);
             let heard = azure.map(Azure::end);

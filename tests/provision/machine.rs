@@ -142,6 +142,8 @@ impl Machine {
             "--vm-id",
             VM_ID,
             "--log=stderr",
+            // Nobody in these roots configures the network: `network` has the tests for that.
+            "--network=release",
             "--timeout=10",
         ];
         Running::start(&[&usual, more].concat())

@@ -22,6 +22,7 @@ mod memory;
 mod metadata;
 #[path = "../namespace/mod.rs"]
 mod namespace;
+mod network;
 mod options;
 mod pool;
 mod prefetch;

@@ -29,6 +29,7 @@ fn prefetch(machine: &Machine) -> Running {
         &disc,
         &id,
         "--log=stderr",
+        "--network=release",
         "--timeout=20",
     ])
 }

@@ -99,6 +99,7 @@ static SOURCES: &[Source] = &[
             "dhcp-server-vanilla",
         ],
     ),
+    source("dhcpcd", ["dhcpcd-base", "dhcpcd", "dhcpcd", "dhcpcd"]),
     source(
         "ssh-keygen",
         ["openssh-client", "openssh", "openssh", "openssh-keygen"],

@@ -13,10 +13,11 @@ use crate::fault::Fault;
 use crate::fetch::{Lab, Tool, create_directory, remove_directory};
 
 /// What the tests of this project compare with or talk to.
-pub const PROGRAMS: [&str; 18] = [
+pub const PROGRAMS: [&str; 20] = [
     "blkid",
     "bsdcpio",
     "cpio",
+    "dhcpcd",
     "dhcpd",
     "dnsmasq",
     "genisoimage",
@@ -25,6 +26,7 @@ pub const PROGRAMS: [&str; 18] = [
     "isoinfo",
     "mkudffs",
     "mount",
+    "nsenter",
     "openssl",
     "ssh-keygen",
     "sshd",
