@@ -11,6 +11,7 @@ use core::time::Duration;
 
 use crate::engine::plan::{Settings, Steps, Sudo};
 use crate::wire::cmdline::CommandLine;
+use crate::wire::mac;
 use crate::wire::settings;
 use crate::wire::vmid::VmId;
 
@@ -82,10 +83,7 @@ impl fmt::Display for Nic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Nic::Name(name) => f.write_str(name),
-            Nic::Address([first, rest @ ..]) => {
-                write!(f, "{first:02x}")?;
-                rest.iter().try_for_each(|byte| write!(f, ":{byte:02x}"))
-            }
+            Nic::Address(address) => mac::Shown(*address).fmt(f),
         }
     }
 }
@@ -455,7 +453,7 @@ impl Options {
                 };
             }
             Name::Nic => {
-                self.nic = Some(match hardware_address(value) {
+                self.nic = Some(match mac::parse(value) {
                     Some(address) => Nic::Address(address),
                     None => Nic::Name(text(
                         value,
@@ -568,17 +566,6 @@ fn text(value: &str, longest: usize, wanted: &'static str) -> Result<Text, Optio
     Ok(Text::from(value))
 }
 
-/// Reads a hardware address, as everybody writes them.
-fn hardware_address(text: &str) -> Option<[u8; 6]> {
-    let mut address = [0; 6];
-    let mut parts = text.split(':');
-    for byte in &mut address {
-        let part = parts.next().filter(|part| part.len() == 2)?;
-        *byte = u8::from_str_radix(part, 16).ok()?;
-    }
-    parts.next().is_none().then_some(address)
-}
-
 fn seconds(value: &str) -> Result<Duration, OptionFault> {
     // A day is beyond every use, and far from where sums of times overflow.
     match value.parse() {
@@ -625,23 +612,13 @@ mod tests {
     #[test]
     fn interface_is_a_name_or_a_hardware_address() {
         let address = [0x00, 0x0d, 0x3a, 0xff, 0x22, 0x33];
-        for text in ["00:0d:3a:ff:22:33", "00:0D:3A:FF:22:33"] {
-            let options = take(&["--nic", text]).unwrap();
-            assert_eq!(options.nic, Some(Nic::Address(address)));
-        }
-        let shown = std::format!("{}", Nic::Address(address));
-        assert_eq!(shown, "00:0d:3a:ff:22:33");
+        let options = take(&["--nic", "00:0D:3A:FF:22:33"]).unwrap();
+        assert_eq!(options.nic, Some(Nic::Address(address)));
         // What is none is a name, and most are too long for one.
-        for text in ["0:d:3a:ff:22:33", "00:0d:3a:ff:22"] {
-            let options = take(&["--nic", text]).unwrap();
-            assert_eq!(options.nic, Some(Nic::Name(text.into())));
-        }
-        for text in ["00:0d:3a:ff:22:33:44", "00:0d:3a:ff:22:3g"] {
-            assert!(matches!(
-                take(&["--nic", text]),
-                Err(OptionFault::BadValue(_))
-            ));
-        }
+        let options = take(&["--nic", "0:d:3a:ff:22:33"]).unwrap();
+        assert_eq!(options.nic, Some(Nic::Name("0:d:3a:ff:22:33".into())));
+        let fault = take(&["--nic", "00:0d:3a:ff:22:33:44"]).unwrap_err();
+        assert!(matches!(fault, OptionFault::BadValue(_)));
     }
 
     #[test]

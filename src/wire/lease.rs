@@ -12,6 +12,7 @@ use core::str::FromStr;
 use core::time::Duration;
 
 use super::dhcp::{Lease, Route, in_network, is_unicast};
+use super::mac;
 use super::settings;
 
 /// The most of one thing, as in a message: a file with more is not ours.
@@ -128,7 +129,7 @@ impl Record {
             match name {
                 "index" => index = number(value).filter(|&index| index != 0),
                 "name" => record.name = value.try_into().unwrap_or_default(),
-                "mac" => mac = parse_mac(value),
+                "mac" => mac = mac::parse(value),
                 "address" => network = parse_network(value),
                 "server" => server = value.parse().ok(),
                 "wireserver" => record.wireserver = value.parse().unwrap_or(record.wireserver),
@@ -160,13 +161,13 @@ impl Record {
 /// The file.
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.mac;
         writeln!(
             f,
-            "index={}\nname={}\nmac={a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}\n\
+            "index={}\nname={}\nmac={}\n\
              address={}/{}\nserver={}\nwireserver={}\nobtained={}",
             self.index,
             self.name,
+            mac::Shown(self.mac),
             self.address,
             self.prefix,
             self.server,
@@ -239,15 +240,6 @@ fn routes(lease: &Lease) -> Vec<Route> {
 
 fn number(value: &str) -> Option<u32> {
     value.parse().ok()
-}
-
-fn parse_mac(value: &str) -> Option<[u8; 6]> {
-    let mut mac = [0; 6];
-    let mut parts = value.split(':');
-    for byte in &mut mac {
-        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
-    }
-    parts.next().is_none().then_some(mac)
 }
 
 fn parse_network(value: &str) -> Option<(Ipv4Addr, u8)> {

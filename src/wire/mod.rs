@@ -32,6 +32,7 @@ pub mod iso9660;
 pub mod json;
 pub mod kvp;
 pub mod lease;
+pub mod mac;
 pub mod moddep;
 pub mod names;
 pub mod ovf;
