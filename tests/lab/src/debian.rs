@@ -48,6 +48,17 @@ const WITH_AGENTS: [&str; 2] = [
     "iptables",
 ];
 
+/// What comes on top with the network managers: each of them is switched on by its installation.
+const WITH_NETWORKS: [&str; 7] = [
+    "dbus",
+    "dhcpcd",
+    "ifupdown",
+    "iputils-ping",
+    "isc-dhcp-client",
+    "netplan.io",
+    "network-manager",
+];
+
 /// What Azure's agent is called: in Debian, in Ubuntu.
 const AZURE_AGENT: [&str; 2] = ["waagent", "walinuxagent"];
 
@@ -115,17 +126,20 @@ pub enum Flavour {
     Plain,
     /// The same with cloud-init and waagent.
     WithAgents,
+    /// The plain one with every network manager and DHCP client that Debian has to offer.
+    WithNetworks,
 }
 
 impl Flavour {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Plain, Self::WithAgents];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Plain, Self::WithAgents, Self::WithNetworks];
 
     /// Gives the name that `cargo lab fetch` has for it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Plain => "debian",
             Self::WithAgents => "debian-agents",
+            Self::WithNetworks => "debian-networks",
         }
     }
 
@@ -133,18 +147,22 @@ impl Flavour {
     fn kinds(self) -> &'static [&'static str] {
         match self {
             Self::Plain => &[ARCHIVE, DISK],
-            Self::WithAgents => &[ARCHIVE],
+            Self::WithAgents | Self::WithNetworks => &[ARCHIVE],
         }
     }
 
     /// Lists the packages to ask APT for.
     fn packages(self, apt: &Apt) -> Result<Vec<&'static str>, Fault> {
         let mut packages = PACKAGES.to_vec();
-        if self == Self::WithAgents {
-            packages.extend(WITH_AGENTS);
-            let [debian, ubuntu] = AZURE_AGENT;
-            let is_debian = apt.field(debian, "Version")?.is_some();
-            packages.push(if is_debian { debian } else { ubuntu });
+        match self {
+            Self::Plain => {}
+            Self::WithAgents => {
+                packages.extend(WITH_AGENTS);
+                let [debian, ubuntu] = AZURE_AGENT;
+                let is_debian = apt.field(debian, "Version")?.is_some();
+                packages.push(if is_debian { debian } else { ubuntu });
+            }
+            Self::WithNetworks => packages.extend(WITH_NETWORKS),
         }
         Ok(packages)
     }
@@ -335,7 +353,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(paths.len(), 6);
+        assert_eq!(paths.len(), 8);
         // What is removed as old is of the same flavour and processor.
         let prefixes: Vec<_> = paths.iter().map(|(own, _)| own.clone()).collect();
         for (own, path) in &paths {
@@ -346,7 +364,7 @@ mod tests {
         }
         paths.sort();
         paths.dedup();
-        assert_eq!(paths.len(), 6);
+        assert_eq!(paths.len(), 8);
     }
 
     #[test]

@@ -20,7 +20,8 @@ Usage: cargo lab fetch [OPTION]... [THING]...
 
   THING           `kernel`, `root` (the root disk), `debian` (a whole system as after its
                   installation), `debian-agents` (the same with cloud-init and waagent),
-                  or a program such as mkudffs; default: all that `cargo lab boot` needs
+                  `debian-networks` (the same with all network managers), or a program
+                  such as mkudffs; default: all that `cargo lab boot` needs
   --arch ARCH     for which machine: x86_64 (default), aarch64; a whole system and the
                   programs are this one's
   --list          list the programs that can be fetched
@@ -58,6 +59,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, Fault> {
             "root" => rootfs::image(&lab, arch)?,
             "debian" => debian::archive(&lab, Flavour::Plain)?,
             "debian-agents" => debian::archive(&lab, Flavour::WithAgents)?,
+            "debian-networks" => debian::archive(&lab, Flavour::WithNetworks)?,
             program if known_programs().any(|known| known == program) => {
                 lab.tool(program)?.program().to_owned()
             }
