@@ -26,6 +26,8 @@ struct Nic {
     network: Network,
     dhcp: Server,
     tcp: Stack,
+    /// When it is pinged next.
+    ping: Option<Duration>,
 }
 
 /// The simulated platform.
@@ -196,7 +198,8 @@ impl Platform {
             .iter_mut()
             .filter_map(|nic| nic.tcp.next_deadline(now))
             .min();
-        [inward, later, tcp].into_iter().flatten().min()
+        let ping = self.nics.iter().filter_map(|nic| nic.ping).min();
+        [inward, later, tcp, ping].into_iter().flatten().min()
     }
 
     /// Lives through all that happens up to `now`, each thing at its own time.
@@ -218,6 +221,7 @@ impl Platform {
             }
             for index in 0..self.nics.len() {
                 self.run_tcp(at, index);
+                self.ping(at, index);
             }
         }
     }
@@ -241,6 +245,21 @@ impl Platform {
         if sent && self.answered.is_none() && self.state.answer_due.is_some_and(|due| due <= at) {
             self.answered = Some(at + self.state.scenario.link.latency);
         }
+    }
+
+    /// Pings a card from its gateway, if it is time.
+    fn ping(&mut self, at: Duration, index: usize) {
+        let net = &self.state.scenario.net;
+        let nic = &mut self.nics[index];
+        if nic.ping.is_none_or(|due| due > at) {
+            return;
+        }
+        nic.ping = net.ping.map(|period| at + period);
+        let address = nic.dhcp.leased().unwrap_or(nic.network.address);
+        let packet = frame::echo_request(nic.network.gateway, address);
+        let (mac, gateway_mac) = (nic.mac, net.gateway_mac);
+        let frame = frame::ethernet(mac, gateway_mac, frame::IPV4, &packet);
+        self.send(at, mac, frame);
     }
 
     /// Puts a frame on the wire to the VM.
@@ -309,6 +328,7 @@ impl Platform {
             network,
             dhcp: Server::default(),
             tcp,
+            ping: self.state.scenario.net.ping.map(|period| at + period),
         });
         Some(self.nics.len() - 1)
     }
@@ -365,9 +385,12 @@ impl Platform {
             return;
         }
         let net = &self.state.scenario.net;
+        let dhcp = &self.state.scenario.dhcp;
+        let servers = [Some(dhcp.server), dhcp.server_moves, dhcp.rival];
         let owner = if message.target == network.gateway {
             net.gateway_mac
         } else if net.there.contains(&message.target)
+            || servers.contains(&Some(message.target))
             || (net.conflict && message.target == network.address)
         {
             NEIGHBOUR_MAC
@@ -433,8 +456,16 @@ impl Platform {
                 format!("a packet from {}, not leased", packet.source),
             );
         }
+        if self.nics[index].dhcp.has_outlived(packet.source, at) {
+            let what = format!("a packet from {}, whose lease is over", packet.source);
+            return self.complain(at, mac, what);
+        }
         let network = self.nics[index].network;
         match packet.protocol {
+            frame::ICMP if frame::is_echo_reply(&packet) => {
+                let source = packet.source;
+                self.journal.push(Entry::Pong { at, mac, source });
+            }
             frame::ICMP if packet.destination == network.gateway => {
                 if let Some(reply) = frame::echo_reply(&packet) {
                     self.journal.push(Entry::Ping {
@@ -502,6 +533,7 @@ impl Platform {
     ) {
         let mac = ethernet.source;
         let arrival = Arrival {
+            at,
             frame_source: mac,
             frame_destination: ethernet.destination,
             source: SocketAddrV4::new(packet.source, datagram.source),
@@ -517,6 +549,7 @@ impl Platform {
             mac,
             way: Way::FromGuest,
             summary: outcome.heard,
+            to_all: packet.destination.is_broadcast(),
             message: datagram.payload.to_vec(),
         });
         for fault in outcome.faults {
@@ -545,6 +578,7 @@ impl Platform {
             mac,
             way: Way::ToGuest,
             summary: departure.summary,
+            to_all: departure.destination.ip().is_broadcast(),
             message: departure.payload,
         });
         self.send(at, mac, bytes);

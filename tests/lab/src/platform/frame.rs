@@ -234,6 +234,19 @@ pub fn echo_reply(request: &Ipv4<'_>) -> Option<Vec<u8>> {
     Some(ipv4(request.destination, request.source, ICMP, &message))
 }
 
+/// Builds a ping.
+pub fn echo_request(source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    let mut message = *b"\x08\0\0\0\0\x01\0\x01are you there?";
+    let check = !sum(&[&message]);
+    message[2..4].copy_from_slice(&check.to_be_bytes());
+    ipv4(source, destination, ICMP, &message)
+}
+
+/// Whether a packet answers a ping.
+pub fn is_echo_reply(packet: &Ipv4<'_>) -> bool {
+    packet.protocol == ICMP && packet.payload.len() >= 8 && packet.payload[..2] == [0, 0]
+}
+
 /// Tells a packet's sender that there is no such host (RFC 792, RFC 1812 5.2.7.1).
 pub fn host_unreachable(router: Ipv4Addr, packet: &Ipv4<'_>) -> Vec<u8> {
     let mut message = vec![3, 1, 0, 0, 0, 0, 0, 0];

@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::dhcp::Spoken;
 use super::frame::{Colons, Mac};
 use super::http::Request;
 
@@ -32,6 +33,8 @@ pub enum Entry {
         way: Way,
         /// What kind of message it is, and what it says, in one line.
         summary: String,
+        /// Whether everybody is to hear it.
+        to_all: bool,
         /// The bytes behind the UDP header.
         message: Vec<u8>,
     },
@@ -49,6 +52,13 @@ pub enum Entry {
         mac: Mac,
         /// Who was pinged.
         target: std::net::Ipv4Addr,
+    },
+    /// A ping of ours was answered.
+    Pong {
+        at: Duration,
+        mac: Mac,
+        /// Who answered.
+        source: std::net::Ipv4Addr,
     },
     /// A TCP connection was opened.
     Connect {
@@ -123,11 +133,25 @@ impl Entry {
         self.common().1
     }
 
+    /// What the VM said, when the entry is a DHCP message of its own that can be read.
+    pub fn dhcp(&self) -> Option<Spoken> {
+        match self {
+            Self::Dhcp {
+                way: Way::FromGuest,
+                message,
+                to_all,
+                ..
+            } => Spoken::parse(message, *to_all),
+            _ => None,
+        }
+    }
+
     fn common(&self) -> (Duration, Mac) {
         match self {
             Self::Dhcp { at, mac, .. }
             | Self::Arp { at, mac, .. }
             | Self::Ping { at, mac, .. }
+            | Self::Pong { at, mac, .. }
             | Self::Connect { at, mac, .. }
             | Self::Disconnect { at, mac, .. }
             | Self::Request { at, mac, .. }
@@ -170,6 +194,7 @@ impl fmt::Display for Entry {
             Self::Dhcp { way, summary, .. } => write!(f, "{way} dhcp {summary}"),
             Self::Arp { way, summary, .. } => write!(f, "{way} arp {summary}"),
             Self::Ping { target, .. } => write!(f, "> ping {target}"),
+            Self::Pong { source, .. } => write!(f, "> pong of {source}"),
             Self::Connect { peer, local, .. } => write!(f, "> tcp {peer} connects to {local}"),
             Self::Disconnect { peer, how, .. } => write!(f, "- tcp {peer} {how}"),
             Self::Request { peer, request, .. } => {

@@ -11,7 +11,7 @@
 
 mod arp;
 mod connection;
-mod dhcp;
+pub mod dhcp;
 mod fabric;
 pub mod frame;
 pub mod http;

@@ -13,6 +13,7 @@
 //! | `net.address`, `net.mask`, `net.gateway`, `net.gateway_mac` | the primary NIC's network |
 //! | `net.primary` | MAC of the primary NIC; without it the first that speaks is it |
 //! | `net.there` | further addresses that answer ARP |
+//! | `net.ping` | how often the gateway pings each NIC that has been heard of |
 //! | `net.conflict` | somebody else has the VM's address and answers ARP for it |
 //! | `net.second.address`, `net.second.gateway` | network of all other NICs, counting up from this address, /24 |
 //! | `dhcp.answer` | `no`: DISCOVER and REQUEST are heard and never answered |
@@ -20,7 +21,9 @@
 //! | `dhcp.delay` | time that the server thinks |
 //! | `dhcp.server` | option 54 and source address |
 //! | `dhcp.mask`, `dhcp.routers`, `dhcp.dns`, `dhcp.domain`, `dhcp.wireserver` | options 1, 3, 6, 15, 245 |
-//! | `dhcp.lease`, `dhcp.t1`, `dhcp.t2` | seconds or `infinite`: options 51, 58, 59 |
+//! | `dhcp.lease`, `dhcp.t1`, `dhcp.t2` | seconds or `infinite`: options 51, 58, 59; without the last two half and seven eighths of the lease. Who uses an address when its lease is over is complained about |
+//! | `dhcp.renewals.ignore`, `dhcp.renewals.nak` | the first N REQUESTs to the server alone for more time stay unanswered; the first N REQUESTs for more time, to it or to all, are refused |
+//! | `dhcp.server.moves` | where the server is when it has given a lease: the old address is silent, and who asks all is answered from here |
 //! | `dhcp.routes` | option 121 as `DEST/BITS via ROUTER` list; sent only to who asks |
 //! | `dhcp.without` + | options never sent |
 //! | `dhcp.option.N` + | option N with these bytes, in hexadecimal, always sent |
@@ -144,6 +147,8 @@ pub struct Net {
     pub primary: Option<Mac>,
     /// Further addresses that answer ARP.
     pub there: Vec<Ipv4Addr>,
+    /// How often the gateway pings the cards.
+    pub ping: Option<Duration>,
     /// Whether somebody else answers ARP for the VM's address.
     pub conflict: bool,
     /// The address of the first other NIC.
@@ -162,6 +167,7 @@ impl Default for Net {
             gateway_mac: [0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc],
             primary: None,
             there: Vec::new(),
+            ping: None,
             conflict: false,
             second_address: Ipv4Addr::new(10, 0, 1, 4),
             second_gateway: Ipv4Addr::new(10, 0, 1, 1),
@@ -193,12 +199,18 @@ pub struct Dhcp {
     pub ignore: u32,
     /// How many REQUESTs it refuses first.
     pub nak: u32,
+    /// How many REQUESTs for more time it misses first, of those that are sent to it alone.
+    pub ignore_renewals: u32,
+    /// How many REQUESTs for more time it refuses first.
+    pub nak_renewals: u32,
     /// How many answers are preceded by rubbish.
     pub garbage: u32,
     /// How long it thinks.
     pub delay: Duration,
     /// Its address.
     pub server: Ipv4Addr,
+    /// Its address when it has given a lease.
+    pub server_moves: Option<Ipv4Addr>,
     /// Option 1, or the subnet's true mask.
     pub mask: Option<Ipv4Addr>,
     /// Option 3, or the gateway.
@@ -249,9 +261,12 @@ impl Default for Dhcp {
             answers: true,
             ignore: 0,
             nak: 0,
+            ignore_renewals: 0,
+            nak_renewals: 0,
             garbage: 0,
             delay: Duration::ZERO,
             server: WIRESERVER,
+            server_moves: None,
             mask: None,
             routers: None,
             dns: vec![WIRESERVER],

@@ -207,6 +207,18 @@ impl Guest {
         self.send(&frame::ethernet(BROADCAST, self.mac, frame::IPV4, &packet));
     }
 
+    /// Sends a message from an address that is leased: to one server, or to all.
+    pub(crate) fn send_dhcp_from(&mut self, ask: &Ask, from: Ipv4Addr, to: Ipv4Addr) {
+        let card = if to.is_broadcast() {
+            BROADCAST
+        } else {
+            GATEWAY_MAC
+        };
+        let (from, to) = (SocketAddrV4::new(from, 68), SocketAddrV4::new(to, 67));
+        let packet = frame::udp(from, to, &ask.bytes(self.mac));
+        self.send(&frame::ethernet(card, self.mac, frame::IPV4, &packet));
+    }
+
     /// Waits for the next DHCP message, whatever it is.
     pub(crate) fn dhcp_reply(&mut self, limit: Duration) -> Option<Reply> {
         self.wait(limit, |bytes| {

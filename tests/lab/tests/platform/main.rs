@@ -3,5 +3,6 @@
 mod agent;
 mod guest;
 mod imds;
+mod leases;
 mod scenarios;
 mod strictness;

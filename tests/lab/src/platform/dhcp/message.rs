@@ -26,7 +26,9 @@ pub(crate) mod option {
     pub(crate) const MAXIMUM: u8 = 57;
     pub(crate) const T1: u8 = 58;
     pub(crate) const T2: u8 = 59;
+    pub(crate) const CLASS: u8 = 60;
     pub(crate) const CLIENT: u8 = 61;
+    pub(crate) const FQDN: u8 = 81;
     pub(crate) const ROUTES: u8 = 121;
     pub(crate) const WIRESERVER: u8 = 245;
     pub(crate) const ROUTES_MICROSOFT: u8 = 249;
@@ -35,14 +37,22 @@ pub(crate) mod option {
 
 /// What a message is for (option 53).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// Who is there?
     Discover = 1,
+    /// I am; you could have this.
     Offer = 2,
+    /// I want this.
     Request = 3,
+    /// Somebody else has it.
     Decline = 4,
+    /// It is yours.
     Ack = 5,
+    /// You may not have it.
     Nak = 6,
+    /// I do not want it any more.
     Release = 7,
+    /// Tell me the rest; an address I have.
     Inform = 8,
 }
 
@@ -337,8 +347,14 @@ impl std::fmt::Display for Message {
                 write!(f, " {name}={address}")?;
             }
         }
-        if let Some(name) = self.option(option::HOST_NAME) {
-            write!(f, " host={}", name.escape_ascii())?;
+        for (name, code) in [("host", option::HOST_NAME), ("class", option::CLASS)] {
+            if let Some(text) = self.option(code) {
+                write!(f, " {name}={}", text.escape_ascii())?;
+            }
+        }
+        if let Some(id) = self.option(option::CLIENT) {
+            write!(f, " id=")?;
+            id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
         }
         write!(f, " options=")?;
         for (index, (code, _)) in self.options.iter().enumerate() {

@@ -3,9 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use super::lease::{self, Lease, State};
 use super::message::{Kind, Message, Shape, option};
+use super::words::{self, garbage};
 use crate::platform::frame::{BROADCAST, Mac};
-use crate::platform::scenario::{Dhcp, IMDS, INFINITE, Route};
+use crate::platform::scenario::Dhcp;
 
 const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;
@@ -25,6 +27,7 @@ pub(crate) struct Network {
 /// A message that arrived, with its envelope.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival<'a> {
+    pub(crate) at: Duration,
     pub(crate) frame_source: Mac,
     pub(crate) frame_destination: Mac,
     pub(crate) source: SocketAddrV4,
@@ -67,14 +70,33 @@ pub(crate) struct Server {
     discover: Option<Message>,
     discovers: u32,
     requests: u32,
+    renewals: u32,
+    unheard: u32,
     answers: u32,
-    leased: Option<Ipv4Addr>,
+    lease: Option<Lease>,
+    /// Whether a lease was ever given: then the server moves, if the scenario has it so.
+    gave: bool,
 }
 
 impl Server {
     /// The address that the client has been given.
     pub(crate) fn leased(&self) -> Option<Ipv4Addr> {
-        self.leased
+        self.lease.as_ref().map(|lease| lease.address)
+    }
+
+    /// Whether the client had this address, and ought to have given it up by now.
+    pub(crate) fn has_outlived(&self, address: Ipv4Addr, at: Duration) -> bool {
+        self.lease
+            .as_ref()
+            .is_some_and(|lease| lease.address == address && lease.is_over(at))
+    }
+
+    /// The address that the server has now.
+    fn own(&self, config: &Dhcp) -> Ipv4Addr {
+        match config.server_moves {
+            Some(next) if self.gave => next,
+            _ => config.server,
+        }
     }
 
     /// Takes a message.
@@ -104,16 +126,19 @@ impl Server {
             Some(Kind::Discover) => self.discover(&message, arrival, network, config, faults),
             Some(Kind::Request) => self.request(&message, arrival, network, config, faults),
             Some(Kind::Inform) => {
+                lease::check_inform(&message, arrival, faults);
                 self.answer(Kind::Ack, Voice::Platform, &message, network, config)
             }
             Some(Kind::Decline) => {
-                check_named(&message, true, faults);
-                self.leased = None;
+                lease::check_named(&message, true, faults);
+                lease::check_broadcast(arrival, faults);
+                self.lease = None;
                 Vec::new()
             }
             Some(Kind::Release) => {
-                check_named(&message, false, faults);
-                self.leased = None;
+                lease::check_named(&message, false, faults);
+                lease::check_unicast(arrival, self.lease.as_ref(), faults);
+                self.lease = None;
                 Vec::new()
             }
             Some(kind) => {
@@ -137,7 +162,7 @@ impl Server {
         config: &Dhcp,
         faults: &mut Vec<String>,
     ) -> Vec<Departure> {
-        check_broadcast(arrival, faults);
+        lease::check_broadcast(arrival, faults);
         if !message.ciaddr.is_unspecified() {
             faults.push("dhcp: DISCOVER with ciaddr".into());
         }
@@ -174,14 +199,19 @@ impl Server {
         config: &Dhcp,
         faults: &mut Vec<String>,
     ) -> Vec<Departure> {
-        let server = message.address(option::SERVER);
-        let requested = message.address(option::REQUESTED);
-        // RFC 2131, 4.3.2 tells the client's state from which of three things are there.
-        let (voice, wanted) = match (server, requested, message.ciaddr.is_unspecified()) {
-            (Some(server), Some(requested), true) => {
-                check_broadcast(arrival, faults);
+        let to_all = arrival.destination.ip().is_broadcast();
+        let Some(state) = State::of(message, to_all) else {
+            faults.push(
+                "dhcp: options 54 and 50 and ciaddr of a REQUEST fit no state of RFC 2131".into(),
+            );
+            return Vec::new();
+        };
+        let given_by_rival = |lease: &Lease| Some(lease.server) == config.rival;
+        let (voice, wanted) = match state {
+            State::Selecting { server, requested } => {
+                lease::check_broadcast(arrival, faults);
                 self.check_against_discover(message, faults);
-                if server == config.server {
+                if server == self.own(config) {
                     (Voice::Platform, requested)
                 } else if config.rival == Some(server) {
                     (Voice::Rival, requested)
@@ -190,28 +220,45 @@ impl Server {
                     return Vec::new();
                 }
             }
-            (None, Some(requested), true) => {
-                check_broadcast(arrival, faults);
+            State::InitReboot { requested } => {
+                lease::check_broadcast(arrival, faults);
                 (Voice::Platform, requested)
             }
-            (None, None, false) => {
-                if *arrival.source.ip() != message.ciaddr {
-                    faults.push("dhcp: renewal from another address than ciaddr".into());
+            State::Renewing | State::Rebinding => {
+                let t2 = words::rebinding_time(config);
+                lease::check_extension(message, arrival, self.lease.as_ref(), t2, faults);
+                if self.lease.as_ref().is_some_and(given_by_rival) {
+                    (Voice::Rival, message.ciaddr)
+                } else {
+                    (Voice::Platform, message.ciaddr)
                 }
-                (Voice::Platform, message.ciaddr)
-            }
-            _ => {
-                faults.push(
-                    "dhcp: options 54 and 50 and ciaddr of a REQUEST fit no state of RFC 2131"
-                        .into(),
-                );
-                return Vec::new();
             }
         };
         if !config.answers {
             return Vec::new();
         }
-        self.requests += 1;
+        let extends = matches!(state, State::Renewing | State::Rebinding);
+        if state == State::Renewing && voice == Voice::Platform {
+            let to = *arrival.destination.ip();
+            if to != self.own(config) {
+                // The server was there once, or never.
+                if to != config.server {
+                    faults.push(format!("dhcp: REQUEST to {to}, where no server is"));
+                }
+                return Vec::new();
+            }
+            self.unheard += 1;
+            if self.unheard <= config.ignore_renewals {
+                return Vec::new();
+            }
+        }
+        let refused = if extends {
+            self.renewals += 1;
+            self.renewals <= config.nak_renewals
+        } else {
+            self.requests += 1;
+            self.requests <= config.nak
+        };
         let right = match voice {
             Voice::Platform => network.address,
             Voice::Rival => config.rival_address,
@@ -219,12 +266,27 @@ impl Server {
         if wanted != right {
             faults.push(format!("dhcp: REQUEST for {wanted}, which was not offered"));
         }
-        if wanted != right || self.requests <= config.nak {
-            self.leased = None;
+        let over = extends && self.has_outlived(wanted, arrival.at);
+        if wanted != right || refused || over {
+            self.lease = None;
             return self.answer(Kind::Nak, voice, message, network, config);
         }
-        self.leased = Some(wanted);
-        self.answer(Kind::Ack, voice, message, network, config)
+        let answers = self.answer(Kind::Ack, voice, message, network, config);
+        self.lease = Some(Lease {
+            address: wanted,
+            server: match voice {
+                Voice::Platform => self.own(config),
+                Voice::Rival => config.rival.unwrap_or(config.server),
+            },
+            client: message.option(option::CLIENT).map(<[u8]>::to_vec),
+            since: arrival.at,
+            seconds: match voice {
+                Voice::Platform => config.lease,
+                Voice::Rival => words::RIVAL_LEASE,
+            },
+        });
+        self.gave = true;
+        answers
     }
 
     /// A REQUEST that takes an offer repeats what the DISCOVER said (RFC 2131, 3.5, 4.2, 4.3.2, 4.4.1).
@@ -260,7 +322,7 @@ impl Server {
         config: &Dhcp,
     ) -> Vec<Departure> {
         let (server, yiaddr) = match voice {
-            Voice::Platform => (config.server, network.address),
+            Voice::Platform => (self.own(config), network.address),
             Voice::Rival => (config.rival.unwrap_or(config.server), config.rival_address),
         };
         let lease_given =
@@ -276,8 +338,8 @@ impl Server {
                 (option::SERVER, server.octets().into()),
                 (option::MESSAGE, b"requested address not available".into()),
             ],
-            (_, Voice::Platform) => options(kind, lease_given, to, network, config),
-            (_, Voice::Rival) => rival_options(kind, server, network),
+            (_, Voice::Platform) => words::options(kind, lease_given, to, server, network, config),
+            (_, Voice::Rival) => words::rival_options(kind, server, network),
         };
         let nak = kind == Kind::Nak;
         let message = Message {
@@ -333,158 +395,5 @@ impl Server {
         }
         departures.push(good);
         departures
-    }
-}
-
-/// What Azure's server says.
-fn options(
-    kind: Kind,
-    lease_given: bool,
-    to: &Message,
-    network: &Network,
-    config: &Dhcp,
-) -> Vec<(u8, Vec<u8>)> {
-    let join = |addresses: &[Ipv4Addr]| addresses.iter().flat_map(Ipv4Addr::octets).collect();
-    let mut options: Vec<(u8, Vec<u8>)> = vec![
-        (option::KIND, vec![kind as u8]),
-        (option::SERVER, config.server.octets().into()),
-    ];
-    if lease_given {
-        let lease = config.lease;
-        let part = |numerator: u64| {
-            if lease == INFINITE {
-                INFINITE
-            } else {
-                (u64::from(lease) * numerator / 8) as u32
-            }
-        };
-        for (code, seconds) in [
-            (option::LEASE, lease),
-            (option::T1, config.t1.unwrap_or(part(4))),
-            (option::T2, config.t2.unwrap_or(part(7))),
-        ] {
-            options.push((code, seconds.to_be_bytes().into()));
-        }
-    }
-    options.push((
-        option::MASK,
-        config.mask.unwrap_or(network.mask).octets().into(),
-    ));
-    options.push((option::DNS, join(&config.dns)));
-    options.push((option::DOMAIN, config.domain.clone().into()));
-    options.push((option::WIRESERVER, config.wireserver.octets().into()));
-    let classless = classless_routes(network, config);
-    if to.asks_for(option::ROUTES) {
-        options.push((option::ROUTES, classless.clone()));
-    }
-    if config.routes249 {
-        options.push((option::ROUTES_MICROSOFT, classless));
-    }
-    let routers = match &config.routers {
-        Some(routers) if network.primary => routers.as_slice(),
-        _ => &[network.gateway],
-    };
-    options.push((option::ROUTERS, join(routers)));
-    for (code, value) in &config.extra {
-        options.retain(|(known, _)| known != code);
-        options.push((*code, value.clone()));
-    }
-    options.retain(|(code, _)| !config.without.contains(code));
-    options
-}
-
-/// What a home router that somebody plugged in would say.
-fn rival_options(kind: Kind, server: Ipv4Addr, network: &Network) -> Vec<(u8, Vec<u8>)> {
-    vec![
-        (option::KIND, vec![kind as u8]),
-        (option::SERVER, server.octets().into()),
-        (option::LEASE, 3600_u32.to_be_bytes().into()),
-        (option::MASK, network.mask.octets().into()),
-        (option::ROUTERS, network.gateway.octets().into()),
-        (option::DNS, server.octets().into()),
-    ]
-}
-
-/// Option 121: a default route and one route to each service, all through the gateway.
-fn classless_routes(network: &Network, config: &Dhcp) -> Vec<u8> {
-    let through = |destination, bits| Route {
-        destination,
-        bits,
-        router: network.gateway,
-    };
-    let mut routes = vec![through(Ipv4Addr::UNSPECIFIED, 0)];
-    if network.primary {
-        routes.push(through(config.wireserver, 32));
-        routes.push(through(IMDS, 32));
-        if let Some(scripted) = &config.routes {
-            routes.clone_from(scripted);
-        }
-    }
-    let mut out = Vec::new();
-    for route in routes {
-        // More than 32 bits are somebody's wish for a malformed option; the address has only four bytes.
-        let significant = usize::from(route.bits).div_ceil(8).min(4);
-        out.push(route.bits);
-        out.extend_from_slice(&route.destination.octets()[..significant]);
-        out.extend_from_slice(&route.router.octets());
-    }
-    out
-}
-
-/// Messages that a client must not believe, each made from the good one.
-fn garbage(good: &Departure, number: u32) -> Vec<Departure> {
-    let bad = |what: &str, payload: Vec<u8>| Departure {
-        summary: format!("garbage: {what}"),
-        payload,
-        ..good.clone()
-    };
-    let mut noise = u64::from(number) | 0x9e37_79b9_0000_0000;
-    let mut random = good.payload.clone();
-    for byte in &mut random[HEADER_AND_COOKIE..] {
-        // xorshift64
-        noise ^= noise << 13;
-        noise ^= noise >> 7;
-        noise ^= noise << 17;
-        *byte = noise as u8;
-    }
-    let mut other_xid = good.payload.clone();
-    other_xid[4] ^= 0xff;
-    let mut other_client = good.payload.clone();
-    other_client[28] ^= 0x02;
-    let mut endless = good.payload[..HEADER_AND_COOKIE].to_vec();
-    endless.extend_from_slice(&[option::KIND, 200, 2]);
-    vec![
-        bad("random options", random),
-        bad("another xid", other_xid),
-        bad("another client", other_client),
-        bad("an option longer than the message", endless),
-        bad("half a header", good.payload[..100].to_vec()),
-    ]
-}
-
-const HEADER_AND_COOKIE: usize = 240;
-
-/// A client without an address sends from 0.0.0.0 to everybody.
-fn check_broadcast(arrival: &Arrival<'_>, faults: &mut Vec<String>) {
-    if !arrival.source.ip().is_unspecified() {
-        faults.push(format!(
-            "dhcp: sent from {} before there is a lease",
-            arrival.source.ip()
-        ));
-    }
-    if !arrival.destination.ip().is_broadcast() || arrival.frame_destination != BROADCAST {
-        faults.push("dhcp: not broadcast".into());
-    }
-}
-
-/// DECLINE and RELEASE name the server, and the address in option 50 or ciaddr (RFC 2131, table 5).
-fn check_named(message: &Message, decline: bool, faults: &mut Vec<String>) {
-    let named = if decline {
-        message.option(option::REQUESTED).is_some() && message.ciaddr.is_unspecified()
-    } else {
-        message.option(option::REQUESTED).is_none() && !message.ciaddr.is_unspecified()
-    };
-    if !named || message.option(option::SERVER).is_none() {
-        faults.push("dhcp: DECLINE or RELEASE does not name address and server rightly".into());
     }
 }

@@ -112,6 +112,7 @@ fn set(scenario: &mut Scenario, key: &str, value: &str) -> Result<(), String> {
         "net.gateway_mac" => net.gateway_mac = mac(value)?,
         "net.primary" => net.primary = Some(mac(value)?),
         "net.there" => net.there = list(value, address)?,
+        "net.ping" => net.ping = Some(period(value)?),
         "net.conflict" => net.conflict = switch(value)?,
         "net.second.address" => net.second_address = address(value)?,
         "net.second.gateway" => net.second_gateway = address(value)?,
@@ -120,7 +121,10 @@ fn set(scenario: &mut Scenario, key: &str, value: &str) -> Result<(), String> {
         "dhcp.nak" => dhcp.nak = number(value)?,
         "dhcp.garbage" => dhcp.garbage = number(value)?,
         "dhcp.delay" => dhcp.delay = time(value)?,
+        "dhcp.renewals.ignore" => dhcp.ignore_renewals = number(value)?,
+        "dhcp.renewals.nak" => dhcp.nak_renewals = number(value)?,
         "dhcp.server" => dhcp.server = address(value)?,
+        "dhcp.server.moves" => dhcp.server_moves = Some(address(value)?),
         "dhcp.mask" => dhcp.mask = Some(address(value)?),
         "dhcp.routers" => dhcp.routers = Some(list(value, address)?),
         "dhcp.dns" => dhcp.dns = list(value, address)?,
@@ -215,6 +219,14 @@ pub(super) fn time(value: &str) -> Result<Duration, String> {
         .checked_mul(scale)
         .map(Duration::from_micros)
         .ok_or_else(|| "too long".into())
+}
+
+/// Reads a time that passes.
+fn period(value: &str) -> Result<Duration, String> {
+    match time(value)? {
+        Duration::ZERO => Err("it is to take some time".into()),
+        time => Ok(time),
+    }
 }
 
 fn number<T: FromStr>(value: &str) -> Result<T, String> {
