@@ -84,6 +84,11 @@ impl Running {
         }
     }
 
+    /// Waits until the program's caller goes on.
+    pub(crate) fn exit(&mut self) {
+        self.child.wait().unwrap();
+    }
+
     /// Waits until the program has ended, and checks that nothing of it is left behind.
     #[track_caller]
     pub(crate) fn end(self) -> Run {
