@@ -301,7 +301,7 @@ fn network_of(system: &System) -> String {
 }
 
 /// Shows an interface, its addresses and all routes, without what is different each time.
-fn seen(interface: &str) -> String {
+pub(crate) fn seen(interface: &str) -> String {
     let mut text = String::new();
     for line in [
         format!("-details -oneline link show dev {interface}"),

@@ -27,6 +27,7 @@ mod network;
 mod options;
 mod pool;
 mod prefetch;
+mod report;
 mod roots;
 mod run;
 mod system;
