@@ -15,6 +15,7 @@ pub mod ext4;
 pub mod fault;
 pub mod fetch;
 pub mod footprint;
+pub mod install;
 pub mod kernel;
 pub mod lint;
 pub mod monitor;

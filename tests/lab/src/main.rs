@@ -40,6 +40,12 @@ static VERBS: &[Verb] = &[
         run: command::fetch::run,
     },
     Verb {
+        name: "install",
+        about: "lay preroot, its units and its hooks where a package lays them",
+        help: command::install::HELP,
+        run: command::install::run,
+    },
+    Verb {
         name: "lint",
         about: "read the code: format, clippy, documentation, `unsafe`, shell files",
         help: command::lint::HELP,

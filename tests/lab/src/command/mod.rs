@@ -2,6 +2,7 @@
 
 pub(crate) mod boot;
 pub(crate) mod fetch;
+pub(crate) mod install;
 pub(crate) mod lint;
 pub(crate) mod size;
 pub(crate) mod test;
