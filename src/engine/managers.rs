@@ -3,35 +3,25 @@
 //! Nothing of theirs is understood but whether they are enabled, by the rules of the init system that
 //! starts them, and, where one does nothing without it, whether they are told to do anything. Not which
 //! interface they mean: whoever configures any is trusted with ours. Where nobody is found, the address
-//! stays in the kernel. Follows systemd.unit(5), interfaces(5), sysvinit, OpenRC, runit, dinit and s6-rc.
-
-use alloc::string::String;
-use alloc::vec::Vec;
+//! stays in the kernel. Follows systemd.unit(5), interfaces(5), sysvinit, `OpenRC`, runit, dinit and s6-rc.
 
 use super::plan::{Kind, RootView};
 use crate::wire::accounts::{FILE_MAX, lines, words};
 
-/// Services by their names in any init system, and who that is. The first letter of a name says what
-/// the service does nothing without.
+/// Who configures networks, what that does nothing without, and its services in any init system.
 #[rustfmt::skip]
-static SERVICES: [(&str, &str, Needs); 17] = [
-    ("systemd-networkd", "systemd-networkd", Needs::Networks),
-    ("NetworkManager", "NetworkManager", Needs::Nothing),
-    ("network-manager", "NetworkManager", Needs::Nothing),
-    ("networkmanager", "NetworkManager", Needs::Nothing),
-    ("networking", "ifupdown", Needs::Interfaces),
-    ("network", "the network script", Needs::Scripts),
-    ("net", "OpenRC", Needs::Nothing),
-    ("ifup", "OpenRC", Needs::Nothing),
-    ("dhcpcd", "dhcpcd", Needs::Nothing),
-    ("dhcpcd5", "dhcpcd", Needs::Nothing),
-    ("dhclient", "dhclient", Needs::Nothing),
-    ("udhcpc", "udhcpc", Needs::Nothing),
-    ("connman", "ConnMan", Needs::Nothing),
-    ("connmand", "ConnMan", Needs::Nothing),
-    ("wicked", "wicked", Needs::Nothing),
-    ("wickedd", "wicked", Needs::Nothing),
-    ("netctl", "netctl", Needs::Nothing),
+static SERVICES: [(&str, Needs, &str); 11] = [
+    ("systemd-networkd", Needs::Networks, "systemd-networkd"),
+    ("NetworkManager", Needs::Nothing, "NetworkManager network-manager networkmanager"),
+    ("ifupdown", Needs::Interfaces, "networking"),
+    ("the network script", Needs::Scripts, "network"),
+    ("OpenRC", Needs::Nothing, "net ifup"),
+    ("dhcpcd", Needs::Nothing, "dhcpcd dhcpcd5"),
+    ("dhclient", Needs::Nothing, "dhclient"),
+    ("udhcpc", Needs::Nothing, "udhcpc"),
+    ("ConnMan", Needs::Nothing, "connman connmand"),
+    ("wicked", Needs::Nothing, "wicked wickedd"),
+    ("netctl", Needs::Nothing, "netctl"),
 ];
 
 /// What a service does nothing without.
@@ -46,68 +36,65 @@ enum Needs {
     Scripts,
 }
 
-/// Where systemd has units, the administrator's first.
-const UNITS: [&str; 4] = [
-    "/etc/systemd/system",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-    "/lib/systemd/system",
+/// Where services are that are started, and how they are named there.
+static PLACES: [(Names, &str); 4] = [
+    (
+        Names::Units,
+        "/etc/systemd/system /usr/lib/systemd/system /lib/systemd/system \
+         /usr/local/lib/systemd/system",
+    ),
+    (
+        Names::Ordered,
+        "/etc/rcS.d /etc/rc2.d /etc/rc3.d /etc/rc5.d /etc/rc.d/rc3.d /etc/rc.d/rc5.d \
+         /etc/init.d/rc3.d /etc/init.d",
+    ),
+    (Names::Levels, "/etc/runlevels"),
+    (
+        Names::Kept,
+        "/etc/service /service /var/service /etc/runit/runsvdir/default \
+         /etc/runit/runsvdir/current /etc/dinit.d/boot.d /etc/s6/adminsv/default/contents.d",
+    ),
 ];
-/// Where networkd has networks, and which of them come with it.
-const NETWORKS: [&str; 4] = [
-    "/etc/systemd/network",
-    "/usr/local/lib/systemd/network",
-    "/usr/lib/systemd/network",
-    "/lib/systemd/network",
-];
-const OWN_NETWORKS: [&str; 5] = [
-    "80-6rd-",
-    "80-container-",
-    "80-namespace-",
-    "80-vm-",
-    "80-wifi-",
-];
-/// Where links or scripts lie that are started in the order of their names.
-const ORDERED: [&str; 8] = [
-    "/etc/rcS.d",
-    "/etc/rc2.d",
-    "/etc/rc3.d",
-    "/etc/rc5.d",
-    "/etc/rc.d/rc3.d",
-    "/etc/rc.d/rc5.d",
-    "/etc/init.d/rc3.d",
-    "/etc/init.d",
-];
-/// Where each entry is a service that is kept running: runit, dinit, s6-rc.
-const KEPT: [&str; 7] = [
-    "/etc/service",
-    "/service",
-    "/var/service",
-    "/etc/runit/runsvdir/default",
-    "/etc/runit/runsvdir/current",
-    "/etc/dinit.d/boot.d",
-    "/etc/s6/adminsv/default/contents.d",
-];
+
+/// How services are named in a directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// As units, in the `.wants` and `.requires` of systemd.
+    Units,
+    /// `S10NAME`, as sysvinit and others start them in their order.
+    Ordered,
+    /// By themselves, or with an interface behind a dot, in a directory for each runlevel of `OpenRC`.
+    Levels,
+    /// By themselves, or with an interface behind a dash, as runit, dinit and s6-rc keep them running.
+    Kept,
+}
+
+/// Where networkd has networks, and how the names begin of those that come with it.
+const NETWORKS: &str = "/etc/systemd/network /usr/lib/systemd/network /lib/systemd/network \
+                        /usr/local/lib/systemd/network";
+const OWN_NETWORKS: &str = "80-6rd- 80-container- 80-namespace- 80-vm- 80-wifi-";
 const INTERFACES: &str = "/etc/network/interfaces";
+const MORE_INTERFACES: &str = "/etc/network/interfaces.d";
 
 /// Names who in the root configures the network.
 ///
 /// What cannot be looked at counts as not there: that a manager's files are damaged does not make it work.
 pub fn find(root: &dyn RootView) -> Option<&'static str> {
-    find_unit(root, &mut |name| service(root, name))
-        .or_else(|| netplan(root))
-        .or_else(|| find_script(root))
+    let netplan = || has_netplan(root).then_some("netplan");
+    find_service(root, &|name| service(root, name)).or_else(netplan)
 }
 
 /// Tells whether systemd-resolved will answer the root's questions.
 pub fn has_resolved(root: &dyn RootView) -> bool {
-    let is_resolved = &mut |name: &str| (name == "systemd-resolved").then_some("");
-    find_unit(root, is_resolved).is_some()
+    let is_resolved = |name: &str| (name == "systemd-resolved").then_some("");
+    find_service(root, &is_resolved).is_some()
 }
 
 /// Tells who the service of this name is, if it is one that configures the network here.
 fn service(root: &dyn RootView, name: &str) -> Option<&'static str> {
-    let (_, who, needs) = SERVICES.iter().find(|(known, ..)| *known == name)?;
+    let (who, needs, _) = SERVICES
+        .iter()
+        .find(|(.., names)| names.split(' ').any(|known| known == name))?;
     let acts = match needs {
         Needs::Nothing => true,
         Needs::Networks => has_networks(root),
@@ -117,110 +104,100 @@ fn service(root: &dyn RootView, name: &str) -> Option<&'static str> {
     acts.then_some(who)
 }
 
-/// Looks through the units that systemd starts.
-fn find_unit(
+/// Looks for a service that is started.
+fn find_service(
     root: &dyn RootView,
-    who: &mut dyn FnMut(&str) -> Option<&'static str>,
+    who: &dyn Fn(&str) -> Option<&'static str>,
 ) -> Option<&'static str> {
-    for directory in directories(root, &UNITS) {
-        for wants in names(root, directory) {
-            // Those of the initramfs and of a machine in trouble are not for the root.
-            let wanted = (wants.ends_with(".wants") || wants.ends_with(".requires"))
-                && !["initrd", "emergency", "rescue"]
-                    .iter()
-                    .any(|other| wants.starts_with(other));
-            if !wanted {
-                continue;
+    let mut found = None;
+    for (names, directories) in &PLACES {
+        let mut look = |directory: &str, entry: &str| {
+            if found.is_none() {
+                found = name_of(*names, entry)
+                    .and_then(|name| {
+                        let short = name.split_once('-').filter(|_| *names == Names::Kept);
+                        who(name).or_else(|| who(short?.0))
+                    })
+                    .filter(|_| !is_off(root, directory, entry));
             }
-            for unit in names(root, &joined(directory, &wants)) {
-                let Some((name, _)) = unit
-                    .strip_suffix(".service")
-                    .or_else(|| unit.strip_suffix(".socket"))
-                    .map(|name| name.split_once('@').unwrap_or((name, "")))
-                else {
-                    continue;
-                };
-                if let Some(who) = who(name)
-                    && !is_masked(root, &[name, ".service"].concat())
-                    && !is_masked(root, &unit)
-                {
-                    return Some(who);
+        };
+        for directory in directories.split(' ') {
+            let _ = root.list(directory, &mut |entry| match names {
+                Names::Ordered | Names::Kept => look(directory, entry),
+                Names::Units | Names::Levels => {
+                    if is_started(entry, *names) {
+                        let inner = [directory, "/", entry].concat();
+                        let _ = root.list(&inner, &mut |entry| look(&inner, entry));
+                    }
                 }
-            }
+            });
         }
     }
-    None
+    found
 }
 
-/// Tells whether systemd is kept from starting a unit: a link to `/dev/null`, or an empty file.
-fn is_masked(root: &dyn RootView, unit: &str) -> bool {
-    let path = joined("/etc/systemd/system", unit);
-    match root.stat(&path) {
-        Ok(Some(stat)) => stat.kind != Kind::File || stat.size == 0,
-        // `/dev` is another file system, which is not there.
-        _ => root.is_link(&path).unwrap_or(false),
+/// Tells whether what a directory holds is started on an ordinary boot.
+fn is_started(directory: &str, names: Names) -> bool {
+    // Of systemd, not what is for the initramfs or for a machine in trouble.
+    match directory.rsplit_once('.') {
+        Some((target, "wants" | "requires")) if names == Names::Units => {
+            !["initrd", "emergency", "rescue"]
+                .iter()
+                .any(|other| target.starts_with(other))
+        }
+        _ => names == Names::Levels && !matches!(directory, "nonetwork" | "shutdown"),
     }
 }
 
-/// Looks for netplan, which tells others what to do while the machine starts.
-fn netplan(root: &dyn RootView) -> Option<&'static str> {
-    let has_program = ["/usr/sbin/netplan", "/usr/libexec/netplan/generate"]
-        .iter()
-        .any(|path| matches!(root.stat(path), Ok(Some(_))));
-    let has_plan = ["/etc/netplan", "/usr/lib/netplan", "/lib/netplan"]
-        .iter()
-        .any(|directory| has_name(root, directory, &|name| name.ends_with(".yaml")));
-    (has_program && has_plan).then_some("netplan")
+/// Takes the service's name from that of an entry.
+fn name_of(names: Names, entry: &str) -> Option<&str> {
+    match (names, entry.as_bytes()) {
+        (Names::Units, _) => match entry.rsplit_once('.')? {
+            (name, "service" | "socket") => name.split('@').next(),
+            _ => None,
+        },
+        (Names::Ordered, [b'S', b'0'..=b'9', b'0'..=b'9', ..]) => entry.get(3..),
+        (Names::Ordered, _) => None,
+        (Names::Levels, _) if entry == "net.lo" => None,
+        (Names::Levels, _) => entry.split('.').next(),
+        (Names::Kept, _) => Some(entry),
+    }
 }
 
-/// Looks through what the other init systems start.
-fn find_script(root: &dyn RootView) -> Option<&'static str> {
-    let under_systemd = matches!(root.stat("/usr/lib/systemd/systemd"), Ok(Some(_)));
-    for directory in ORDERED {
-        for entry in names(root, directory) {
-            let name = match entry.as_bytes() {
-                [b'S', b'0'..=b'9', b'0'..=b'9', ..] => entry.get(3..).unwrap_or_default(),
-                _ => continue,
-            };
-            // systemd honours its own masks for these, too.
-            let masked = under_systemd && is_masked(root, &[name, ".service"].concat());
-            if let Some(who) = service(root, name).filter(|_| !masked) {
-                return Some(who);
-            }
+/// Tells whether something keeps a service from being started: systemd's mask, which is a link to
+/// `/dev/null` or an empty file and holds for sysvinit's scripts, too, or runit's file `down`.
+fn is_off(root: &dyn RootView, directory: &str, entry: &str) -> bool {
+    let masked = |unit: &str| {
+        let path = ["/etc/systemd/system/", unit, ".service"].concat();
+        match root.stat(&path) {
+            Ok(Some(stat)) => stat.kind != Kind::File || stat.size == 0,
+            // `/dev` is another file system, which is not there.
+            _ => root.is_link(&path).unwrap_or(false),
         }
-    }
-    for level in names(root, "/etc/runlevels") {
-        if matches!(&*level, "nonetwork" | "shutdown") {
-            continue;
-        }
-        for entry in names(root, &joined("/etc/runlevels", &level)) {
-            // `net.eth0` is one of many; `net.lo` is not ours.
-            let name = entry.split_once('.').map_or(&*entry, |(name, _)| name);
-            if let Some(who) = service(root, name).filter(|_| entry != "net.lo") {
-                return Some(who);
-            }
-        }
-    }
-    for directory in KEPT {
-        for entry in names(root, directory) {
-            // `dhcpcd-eth0` is dhcpcd for one interface.
-            let who = service(root, &entry).or_else(|| service(root, entry.split_once('-')?.0));
-            let down = [directory, "/", &entry, "/down"].concat();
-            if who.is_some() && !matches!(root.stat(&down), Ok(Some(_))) {
-                return who;
-            }
-        }
-    }
-    None
+    };
+    let unit = entry.rsplit_once('.').map_or(entry, |(unit, _)| unit);
+    let unit = name_of(Names::Ordered, entry).unwrap_or(unit);
+    masked(unit)
+        || unit.split('@').next().is_some_and(masked)
+        || has(root, &[directory, "/", entry, "/down"].concat())
+}
+
+/// Tells whether there is a netplan, which tells others what to do while the machine starts.
+fn has_netplan(root: &dyn RootView) -> bool {
+    (has(root, "/usr/sbin/netplan") || has(root, "/usr/libexec/netplan/generate"))
+        && has_name(
+            root,
+            "/etc/netplan /usr/lib/netplan /lib/netplan",
+            &|name| matches!(name.rsplit_once('.'), Some((_, "yaml"))),
+        )
 }
 
 /// Tells whether networkd is told of any network but those of containers and the like.
 fn has_networks(root: &dyn RootView) -> bool {
-    directories(root, &NETWORKS).any(|directory| {
-        has_name(root, directory, &|name| {
-            name.ends_with(".network") && !OWN_NETWORKS.iter().any(|own| name.starts_with(own))
-        })
-    }) || netplan(root).is_some()
+    has_name(root, NETWORKS, &|name| {
+        matches!(name.rsplit_once('.'), Some((_, "network")))
+            && !OWN_NETWORKS.split(' ').any(|own| name.starts_with(own))
+    }) || has_netplan(root)
 }
 
 /// Tells whether `interfaces` has an interface to be set up that is not the loopback.
@@ -229,55 +206,36 @@ fn has_interfaces(root: &dyn RootView) -> bool {
         let file = root.read(path, FILE_MAX).ok().flatten().unwrap_or_default();
         lines(&file).any(|line| {
             let mut words = words(line);
-            matches!(
-                words.next(),
-                Some(b"auto" | b"allow-auto" | b"allow-hotplug")
-            ) && words.any(|name| name != b"lo")
+            let word = words.next();
+            matches!(word, Some(b"auto" | b"allow-auto" | b"allow-hotplug"))
+                && words.any(|name| name != b"lo")
         })
     };
-    const MORE: &str = "/etc/network/interfaces.d";
-    has(INTERFACES) || has_name(root, MORE, &|name| has(&joined(MORE, name)))
+    has(INTERFACES)
+        || has_name(root, MORE_INTERFACES, &|name| {
+            has(&[MORE_INTERFACES, "/", name].concat())
+        })
 }
 
 /// Tells whether Red Hat's or SUSE's scripts are told of an interface.
 fn has_scripts(root: &dyn RootView) -> bool {
-    ["/etc/sysconfig/network-scripts", "/etc/sysconfig/network"]
-        .iter()
-        .any(|directory| {
-            has_name(root, directory, &|name| {
-                name.starts_with("ifcfg-") && name != "ifcfg-lo"
-            })
-        })
+    let places = "/etc/sysconfig/network-scripts /etc/sysconfig/network";
+    has_name(root, places, &|name| {
+        name.starts_with("ifcfg-") && name != "ifcfg-lo"
+    })
 }
 
-/// Leaves out the last directory where it is but another name of the one before.
-fn directories<'a>(root: &dyn RootView, all: &'a [&'a str; 4]) -> impl Iterator<Item = &'a str> {
-    let merged = root.is_link("/lib").unwrap_or(false);
-    all.iter()
-        .copied()
-        .filter(move |path| !(merged && path.starts_with("/lib/")))
+fn has(root: &dyn RootView, path: &str) -> bool {
+    matches!(root.stat(path), Ok(Some(_)))
 }
 
-fn has_name(root: &dyn RootView, directory: &str, wanted: &dyn Fn(&str) -> bool) -> bool {
-    names(root, directory).iter().any(|name| wanted(name))
-}
-
-/// Names the entries of a directory; none if it cannot be listed.
-fn names(root: &dyn RootView, directory: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let _ = root.list(directory, &mut |name| {
-        if names.len() < MAX_NAMES {
-            names.push(String::from(name));
-        }
-    });
-    names
-}
-
-/// The most entries of a directory that are looked at; Debian's largest has some 400 units.
-const MAX_NAMES: usize = 4096;
-
-fn joined(directory: &str, name: &str) -> String {
-    [directory, "/", name].concat()
+/// Tells whether one of these directories has such an entry.
+fn has_name(root: &dyn RootView, directories: &str, wanted: &dyn Fn(&str) -> bool) -> bool {
+    let mut found = false;
+    for directory in directories.split(' ') {
+        let _ = root.list(directory, &mut |name| found = found || wanted(name));
+    }
+    found
 }
 
 #[cfg(test)]
