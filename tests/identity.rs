@@ -169,6 +169,10 @@ impl RootView for Root {
         Ok(false)
     }
 
+    fn target(&self, _: &str) -> Result<Option<String>, RootFault> {
+        Ok(None)
+    }
+
     fn list(&self, directory: &str, each: &mut dyn FnMut(&str)) -> Result<(), RootFault> {
         for path in self.0.keys() {
             let below = path.strip_prefix(directory).unwrap_or_default();

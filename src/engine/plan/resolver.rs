@@ -4,9 +4,7 @@
 //! is of this boot, and is made again on each. Follows resolv.conf(5) and systemd-resolved(8), whose link
 //! is left alone.
 
-use alloc::borrow::ToOwned as _;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
 use zeroize::Zeroizing;
@@ -34,27 +32,27 @@ pub enum Resolver {
 #[inline(never)]
 pub fn resolver(root: &dyn RootView, servers: &[Ipv4Addr], domain: &str) -> Resolver {
     let target = match root.target(FILE) {
-        Ok(target) => target,
+        Ok(Some(target)) => target,
+        Ok(None) => return regular(root, file(servers, domain)),
         Err(_) => return Resolver::Stays("/etc/resolv.conf cannot be looked at"),
     };
-    let Some(target) = target else {
-        return regular(root, file(servers, domain));
-    };
-    let target = absolute(&target);
+    // From `/etc` it is one step up to the root. `/var/run` is `/run` wherever there is a `/run`.
+    let below = target.strip_prefix("..").unwrap_or(&target);
+    let below = below.strip_prefix("/var/run/").map_or_else(
+        || String::from(below),
+        |rest| text(format_args!("/run/{rest}")),
+    );
     let is_resolveds =
-        target.starts_with("/run/systemd/resolve/") || target == "/usr/lib/systemd/resolv.conf";
+        below.starts_with("/run/systemd/resolve/") || below == "/usr/lib/systemd/resolv.conf";
     if is_resolveds && managers::has_resolved(root) {
-        let list: Vec<String> = servers
-            .iter()
-            .map(|server| text(format_args!("{server}")))
-            .collect();
-        let content = text(format_args!(
-            "# From the DHCP lease, by preroot.\n[Resolve]\nDNS={}\nDomains={domain}\n",
-            list.join(" ")
-        ));
-        Resolver::Running(DROP_IN.to_owned(), content)
-    } else if target.starts_with("/run/") {
-        Resolver::Running(target, file(servers, domain))
+        let mut content = String::from("# From the DHCP lease, by preroot.\n[Resolve]\n");
+        for server in servers {
+            content.push_str(&text(format_args!("DNS={server}\n")));
+        }
+        content.push_str(&text(format_args!("Domains={domain}\n")));
+        Resolver::Running(String::from(DROP_IN), content)
+    } else if below.starts_with("/run/") && !below.contains("/..") {
+        Resolver::Running(below, file(servers, domain))
     } else {
         Resolver::Stays("/etc/resolv.conf is a link of somebody else's")
     }
@@ -93,33 +91,6 @@ fn file(servers: &[Ipv4Addr], domain: &str) -> String {
         file.push_str(&text(format_args!("nameserver {server}\n")));
     }
     file
-}
-
-/// Makes the target of a link in `/etc` absolute, by its letters alone.
-fn absolute(target: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    let above = if target.starts_with('/') { "" } else { "etc" };
-    for part in above.split('/').chain(target.split('/')) {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    // `/var/run` is `/run` wherever there is a `/run`.
-    if let [first, second, ..] = parts[..]
-        && (first, second) == ("var", "run")
-    {
-        parts.remove(0);
-    }
-    let mut path = String::new();
-    for part in parts {
-        path.push('/');
-        path.push_str(part);
-    }
-    path
 }
 
 #[cfg(test)]
@@ -180,7 +151,7 @@ mod tests {
             assert_eq!(path, DROP_IN, "{target}");
             assert_eq!(
                 content,
-                "# From the DHCP lease, by preroot.\n[Resolve]\nDNS=168.63.129.16 1.1.1.1\n\
+                "# From the DHCP lease, by preroot.\n[Resolve]\nDNS=168.63.129.16\nDNS=1.1.1.1\n\
                  Domains=a.b c.d\n"
             );
         }
@@ -209,6 +180,7 @@ mod tests {
         for list in [
             "/etc/resolv.conf -> /etc/resolvconf/run/resolv.conf",
             "/etc/resolv.conf -> ../run/../etc/passwd",
+            "/etc/resolv.conf -> run/x",
             "/etc/resolv.conf -> resolv.conf",
             "/etc/resolv.conf/",
             "/usr/",
