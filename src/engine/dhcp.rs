@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_millis(300);
 /// asked at the speed of the wire.
 const FIRST_REFUSAL_WAIT: Duration = Duration::from_millis(100);
 /// The shortest wait for an answer to a renewal (RFC 2131, 4.4.5).
-const RENEWAL_WAIT: Duration = Duration::from_secs(60);
+const RENEWAL_WAIT: Duration = Duration::from_mins(1);
 
 /// A DHCP client.
 #[derive(Debug)]
@@ -179,7 +179,8 @@ impl Client {
             self.phase = Phase::Rebinding;
             (None, held.end)
         };
-        let wait = (until.saturating_sub(now) / 2).max(RENEWAL_WAIT);
+        let left = until.saturating_sub(now);
+        let wait = left.checked_div(2).unwrap_or(left).max(RENEWAL_WAIT);
         self.due = now.saturating_add(wait).min(until);
         let ask = Ask::Extend {
             address: held.address,
