@@ -46,22 +46,11 @@ pub(super) fn read() -> Option<Record> {
 #[inline(never)]
 pub(super) fn configure(links: &mut Links, new: &Record, old: Option<&Record>, log: &Log) {
     let index = new.index;
-    let refused = |what: fmt::Arguments<'_>, result: rustix::io::Result<()>| {
-        if let Err(error) = result {
-            log.line(
-                Level::Warning,
-                format_args!(
-                    "network: {} takes no {what}: error {} fix=\"see what the DHCP server says\"",
-                    new.name,
-                    error.raw_os_error()
-                ),
-            );
-        }
-    };
     if let Some(mtu) = new.mtu
         && old.is_none_or(|old| old.mtu != new.mtu)
     {
-        refused(format_args!("mtu {mtu}"), links.set_mtu(index, mtu));
+        let set = links.set_mtu(index, mtu);
+        check(set, new, format_args!("mtu {mtu}"), log);
     }
     let network = (new.address, new.prefix);
     if let Some(old) = old {
@@ -80,16 +69,27 @@ pub(super) fn configure(links: &mut Links, new: &Record, old: Option<&Record>, l
         u32::try_from(left).unwrap_or(u32::MAX)
     });
     let added = links.add_address(index, network, seconds);
-    refused(
-        format_args!("address {}/{}", new.address, new.prefix),
-        added,
-    );
+    check(added, new, format_args!("address {}", new.address), log);
     for route in &new.routes {
         let added = links.add_route(index, route, new.address);
-        refused(format_args!("route {route}"), added);
+        check(added, new, format_args!("route {route}"), log);
     }
     let text = new.to_string();
     files::write_private(RUN_DIRECTORY, RECORD_NAME, text.as_bytes());
+}
+
+/// Names what the kernel has refused.
+fn check(result: rustix::io::Result<()>, record: &Record, what: fmt::Arguments<'_>, log: &Log) {
+    if let Err(error) = result {
+        log.line(
+            Level::Warning,
+            format_args!(
+                "network: {} takes no {what}: error {} fix=\"see what the DHCP server says\"",
+                record.name,
+                error.raw_os_error()
+            ),
+        );
+    }
 }
 
 /// Takes a lease out of the kernel: its address and the routes that came with it.

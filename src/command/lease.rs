@@ -18,7 +18,7 @@ use crate::engine::dhcp::{Client, Event, Held};
 use crate::engine::managers;
 use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
 use crate::linux::datagram::DatagramSocket;
-use crate::linux::link::Links;
+use crate::linux::link::{LinkState, Links};
 use crate::linux::log::{Level, Log};
 use crate::linux::process::{self, Fork};
 use crate::linux::root::Root;
@@ -36,7 +36,7 @@ const LASTING: Duration = Duration::from_mins(2);
 const SOONEST: Duration = Duration::from_secs(1);
 /// How long a server that gave a lease for ever may take to hear another host name.
 const INFORM: Duration = Duration::from_mins(10);
-/// How long a process asks for a lease, before the next one does.
+/// How long a process asks for a lease before the next one does, and how long any wait is at most.
 const ROUND: Duration = Duration::from_hours(1);
 /// The longest answer.
 const MAX_ANSWER: usize = 1500;
@@ -50,6 +50,7 @@ enum End {
 }
 
 /// Runs the command.
+#[inline(never)]
 pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
     let Prepared { mut options, log } = match provision::prepare(Options::default(), arguments) {
         Ok(prepared) => prepared,
@@ -123,15 +124,25 @@ struct Keeper {
 
 impl Keeper {
     /// Renews a lease for as long as that works.
+    #[inline(never)]
     fn hold(&self, mut record: Record) -> rustix::io::Result<End> {
         let mut links = Links::open()?;
         links.dump()?;
+        let mut link = None;
+        while let Some(state) = links.next()? {
+            if state.index == record.index {
+                link = Some(state);
+            }
+        }
+        let Some(mut link) = link.filter(|link| !link.removed) else {
+            self.say(format_args!("the interface is gone"), &record);
+            return Ok(End::Lost(record.mac));
+        };
         let mut told = None;
         loop {
-            let name = keep::host_name(&self.root).unwrap_or_default();
             let now = clock::boottime();
             let held = match record.term {
-                None if name.is_empty() || name == record.host_name => {
+                None if keep::host_name(&self.root).is_none_or(|name| name == record.host_name) => {
                     self.log.line(
                         Level::Info,
                         format_args!("lease of {} is for ever: nothing to renew", record.address),
@@ -172,7 +183,7 @@ impl Keeper {
                 );
             }
             let client = Client::resume(record.mac, random(), held);
-            let Some(new) = self.renew(client, &record, &name, &mut links) else {
+            let Some(new) = self.renew(client, &record, &mut links, &mut link) else {
                 return Ok(End::Lost(record.mac));
             };
             keep::configure(&mut links, &new, Some(&record), &self.log);
@@ -182,46 +193,49 @@ impl Keeper {
     }
 
     /// Waits until a lease is due, and asks for it again; `None` when it is lost.
+    #[inline(never)]
     fn renew(
         &self,
         mut client: Client,
         record: &Record,
-        name: &str,
         links: &mut Links,
+        link: &mut LinkState,
     ) -> Option<Record> {
         let mut socket = None;
         let mut asked = Duration::ZERO;
-        let mut carrier = true;
-        // It may have been given another one since.
-        let mut nic = record.name.clone();
         let mut answer = [0; MAX_ANSWER];
-        let host_name = Some(name).filter(|name| !name.is_empty());
+        let mut name = None;
         loop {
             let now = clock::boottime();
             while let Ok(Some(state)) = links.next() {
                 if state.index != record.index {
                     continue;
                 }
-                nic = state.name;
                 if state.removed {
                     self.say(format_args!("the interface is gone"), record);
                     return None;
                 }
-                if state.carrier != carrier {
-                    carrier = state.carrier;
-                    if carrier {
+                if state.carrier != link.carrier {
+                    let what = if state.carrier {
                         client.link_up(now);
-                    }
-                    let what = if carrier { "is back" } else { "is lost" };
+                        "is back"
+                    } else {
+                        "is lost"
+                    };
                     self.say(format_args!("the carrier {what}"), record);
                 }
+                *link = state;
             }
             if client.has_ended(now) {
                 self.say(format_args!("nobody renewed it in time"), record);
                 keep::deconfigure(links, record);
                 return None;
             }
-            if let Some((message, server)) = client.renew(now, host_name) {
+            if client.due().is_some_and(|due| due <= now) {
+                // It may have been changed since the last time.
+                name = keep::host_name(&self.root);
+            }
+            if let Some((message, server)) = client.renew(now, name.as_deref()) {
                 asked = now;
                 if socket.is_none() {
                     socket = DatagramSocket::open(record.index)
@@ -249,8 +263,10 @@ impl Keeper {
                         return None;
                     }
                     Event::Bound(lease) => {
-                        let nic = (record.index, &*nic);
-                        return Some(Record::new(&lease, nic, record.mac, asked, host_name));
+                        // The name may be another one by now.
+                        let nic = (record.index, &*link.name);
+                        let name = name.as_deref();
+                        return Some(Record::new(&lease, nic, record.mac, asked, name));
                     }
                 }
             }
@@ -260,7 +276,8 @@ impl Keeper {
                 let _ = fds.push(PollFd::new(socket, PollFlags::IN));
             }
             let due = client.due().unwrap_or(now);
-            let _ = poll::wait(&mut fds, Some(due.saturating_sub(clock::boottime())));
+            let left = due.saturating_sub(clock::boottime());
+            let _ = poll::wait(&mut fds, Some(left.min(ROUND)));
         }
     }
 

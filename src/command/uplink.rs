@@ -422,7 +422,7 @@ impl Uplink {
         };
         self.leased = now;
         self.tell_lease(&chosen, now, log, report, start);
-        self.record = Some(self.record_of(&chosen, host_name));
+        self.take_down(&chosen, host_name);
         self.way = Some(Way::Own(Box::new(Transport::new(
             chosen.link,
             &chosen.lease,

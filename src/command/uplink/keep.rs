@@ -33,17 +33,12 @@ impl Uplink {
     /// Takes down what a lease says of its interface.
     // Kept apart: a larger frame costs its caller more than the call.
     #[inline(never)]
-    pub(super) fn record_of(&self, chosen: &Chosen<Port>, host_name: Option<&str>) -> Box<Record> {
+    pub(super) fn take_down(&mut self, chosen: &Chosen<Port>, host_name: Option<&str>) {
         let Port { index, name, .. } = &chosen.link;
         let mac = chosen.link.mac();
         let now = clock::boottime();
-        Box::new(Record::new(
-            &chosen.lease,
-            (*index, name),
-            mac,
-            now,
-            host_name,
-        ))
+        let record = Record::new(&chosen.lease, (*index, name), mac, now, host_name);
+        self.record = Some(Box::new(record));
     }
 
     /// Tells whether somebody else has configured the network.
