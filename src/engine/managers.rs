@@ -109,19 +109,19 @@ fn find_service(
     root: &dyn RootView,
     who: &dyn Fn(&str) -> Option<&'static str>,
 ) -> Option<&'static str> {
-    let mut found = None;
     for (names, directories) in &PLACES {
-        let mut look = |directory: &str, entry: &str| {
-            if found.is_none() {
-                found = name_of(*names, entry)
-                    .and_then(|name| {
-                        let short = name.split_once('-').filter(|_| *names == Names::Kept);
-                        who(name).or_else(|| who(short?.0))
-                    })
-                    .filter(|_| !is_off(root, directory, entry));
-            }
-        };
         for directory in directories.split(' ') {
+            let mut found = None;
+            let mut look = |directory: &str, entry: &str| {
+                if found.is_none() {
+                    found = name_of(*names, entry)
+                        .and_then(|name| {
+                            let short = name.split_once('-').filter(|_| *names == Names::Kept);
+                            who(name).or_else(|| who(short?.0))
+                        })
+                        .filter(|_| !is_off(root, directory, entry));
+                }
+            };
             let _ = root.list(directory, &mut |entry| match names {
                 Names::Ordered | Names::Kept => look(directory, entry),
                 Names::Units | Names::Levels => {
@@ -131,9 +131,12 @@ fn find_service(
                     }
                 }
             });
+            if found.is_some() {
+                return found;
+            }
         }
     }
-    found
+    None
 }
 
 /// Tells whether what a directory holds is started on an ordinary boot.

@@ -51,7 +51,7 @@ pub fn resolver(root: &dyn RootView, servers: &[Ipv4Addr], domain: &str) -> Reso
         }
         content.push_str(&text(format_args!("Domains={domain}\n")));
         Resolver::Running(String::from(DROP_IN), content)
-    } else if below.starts_with("/run/") && !below.contains("/..") {
+    } else if below.starts_with("/run/") && below.split('/').all(|part| part != "..") {
         Resolver::Running(below, file(servers, domain))
     } else {
         Resolver::Stays("/etc/resolv.conf is a link of somebody else's")

@@ -73,8 +73,6 @@ impl Options {
     }
 
     /// Shows the value of an option; `None` if it is absent or too long.
-    // Out of line, as each reads its own.
-    #[inline(never)]
     pub(super) fn value(&self, wanted: u8) -> Option<&[u8]> {
         let (_, value) = self.0.iter().find(|(code, _)| *code == wanted)?;
         Some(value.as_slice()).filter(|value| value.len() <= MAX_VALUE)
