@@ -679,6 +679,82 @@ fn lease_that_nobody_renews_ends_and_another_is_asked_for() {
     });
 }
 
+/// Keeps a lease of the simulated platform's, which complains of what RFC 2131 forbids, until the service has
+/// said these words and for two renewals more; gives the platform's journal since it gave the lease.
+#[track_caller]
+fn kept_on_the_platform(machine: &Machine, scenario: &str, words: &[&str]) -> (String, Run) {
+    mark_done(machine);
+    let azure = Azure::start(scenario);
+    boot(machine, &[]).exits(0).says("network kept");
+    running_system("vm-done");
+    let mut lease = start_lease(&[]);
+    for words in words {
+        lease.wait_for(words);
+    }
+    // Two more renewals, of a lease of twelve seconds.
+    thread::sleep(Duration::from_secs(13));
+    assert_eq!(addresses(), ["10.0.0.4/24 brd 10.0.0.255"]);
+    assert_eq!(routes(), AZURES_ROUTES);
+    let id = Pid::from_raw(lease.id()).unwrap();
+    kill_process(id, Signal::TERM).unwrap();
+    let run = lease.end();
+    let heard = azure.end();
+    let journal = heard.undecided().journal();
+    // What went before is the boot's.
+    let (_, after) = journal.split_once(" dhcp ACK ").expect("a lease");
+    (after.to_owned(), run)
+}
+
+/// The REQUESTs of a journal by which a lease was to be extended: those with an address of their own.
+fn extensions(journal: &str) -> Vec<&str> {
+    let is_one = |line: &&str| line.contains("> dhcp REQUEST") && line.contains("ciaddr=10.0.0.4");
+    journal.lines().filter(is_one).collect()
+}
+
+#[test]
+fn platforms_short_lease_is_renewed_by_the_rules() {
+    on_machine(|machine| {
+        let (journal, run) = kept_on_the_platform(machine, "dhcp-short-lease", &[]);
+        assert!(extensions(&journal).len() >= 2, "{journal}");
+        assert!(!journal.contains("DISCOVER"), "{journal}");
+        run.never_says("nobody renewed");
+    });
+}
+
+#[test]
+fn platforms_refusal_ends_the_lease_and_another_is_had() {
+    on_machine(|machine| {
+        let words = ["the server refused to renew it", "dhcp ok nic=vm0"];
+        let (journal, _) = kept_on_the_platform(machine, "dhcp-renewal-refused", &words);
+        let (refused, anew) = journal.split_once(" dhcp NAK ").expect("a refusal");
+        assert!(
+            !refused.contains("DISCOVER") && anew.contains("DISCOVER"),
+            "{journal}"
+        );
+    });
+}
+
+#[test]
+fn platforms_server_that_is_silent_or_elsewhere_is_found_by_asking_all() {
+    on_machine(|machine| {
+        let (journal, run) = kept_on_the_platform(machine, "dhcp-renewal-unheard", &[]);
+        assert!(extensions(&journal).len() >= 4, "{journal}");
+        assert!(!journal.contains("DISCOVER"), "{journal}");
+        run.never_says("nobody renewed");
+    });
+}
+
+#[test]
+fn platforms_server_that_has_moved_is_asked_where_it_is() {
+    on_machine(|machine| {
+        let (journal, run) = kept_on_the_platform(machine, "dhcp-server-moves", &[]);
+        assert!(!journal.contains("DISCOVER"), "{journal}");
+        run.never_says("nobody renewed");
+        let record = fs::read_to_string(RECORD).unwrap();
+        assert!(record.contains("\nserver=168.63.129.17\n"), "{record}");
+    });
+}
+
 /// Makes the lease that was kept one of so many seconds from now.
 fn shorten_lease(seconds: u64) {
     let record = fs::read_to_string(RECORD).unwrap();
