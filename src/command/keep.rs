@@ -5,7 +5,6 @@
 //! over, because the kernel would reset them, and `preroot lease` on each change.
 
 use alloc::string::{String, ToString as _};
-use core::ffi::CStr;
 use core::fmt;
 use core::time::Duration;
 
@@ -28,15 +27,23 @@ use crate::wire::report::Report;
 /// What is in the kernel.
 const RECORD: &str = "/run/preroot/lease";
 const RECORD_NAME: &str = "lease";
-/// The same, as the kernel takes it.
-pub(super) const RECORD_PATH: &CStr = c"/run/preroot/lease";
 /// Such a file is smaller.
 const MAX_RECORD: usize = 8192;
 
-/// Reads what is in the kernel; nothing if nothing was put there.
+/// Reads what is in the kernel; nothing if nothing was put there, or only wanted there.
 pub(super) fn read() -> Option<Record> {
     let mut buffer = alloc::vec![0; MAX_RECORD];
     Record::parse(files::read(RECORD, &mut buffer)?)
+}
+
+/// Leaves word that a lease is wanted and not there: a file without a lease.
+pub(super) fn want() {
+    files::write_private(RUN_DIRECTORY, RECORD_NAME, b"");
+}
+
+/// Tells whether a lease is wanted, whether there is one or not.
+pub(super) fn is_wanted() -> bool {
+    files::exists(RECORD)
 }
 
 /// Puts a lease into the kernel in place of `old`, and writes down that it is there.

@@ -22,7 +22,7 @@ use crate::linux::link::{LinkState, Links};
 use crate::linux::log::{Level, Log};
 use crate::linux::process::{self, Fork};
 use crate::linux::root::Root;
-use crate::linux::{clock, files, memory, poll, tcp};
+use crate::linux::{clock, memory, poll, tcp};
 use crate::wire::dhcp;
 use crate::wire::lease::Record;
 use crate::wire::report::Report;
@@ -60,7 +60,7 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit
         return Exit::Failed;
     };
     let mut record = keep::read();
-    if record.is_none()
+    if !keep::is_wanted()
         && let Some(who) = whose(&root, &options)
     {
         log.line(
@@ -81,7 +81,7 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit
             Some(record) => match keeper.hold(record) {
                 Ok(End::Infinite) => return Exit::Done,
                 Ok(End::Lost(mac)) => {
-                    files::remove_file(keep::RECORD_PATH);
+                    keep::want();
                     // Another interface may be of another network.
                     options.nic = Some(Nic::Address(mac));
                 }

@@ -49,6 +49,7 @@ impl Worker {
             self.start,
         );
         let Some(record) = self.uplink.keep(&self.log) else {
+            keep::want();
             self.log.line(
                 Level::Warning,
                 format_args!(
