@@ -63,11 +63,7 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit
     if !keep::is_wanted()
         && let Some(who) = whose(&root, &options)
     {
-        log.line(
-            Level::Info,
-            format_args!("lease: nothing to keep: the network is for {who}"),
-        );
-        return Exit::Done;
+        return leave_to(who, &log);
     }
     let mut pause = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut random = random();
@@ -75,9 +71,10 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit
     loop {
         let since = clock::boottime();
         match record {
-            None => {
-                acquire(&options, &keeper);
+            None if tcp::source_to(dhcp::WIRESERVER).is_some() => {
+                return leave_to("whoever has configured it", &keeper.log);
             }
+            None => acquire(&options, &keeper),
             Some(record) => match keeper.hold(record) {
                 Ok(End::Infinite) => return Exit::Done,
                 Ok(End::Lost(mac)) => {
@@ -104,11 +101,16 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit
     }
 }
 
+fn leave_to(who: &str, log: &Log) -> Exit {
+    log.line(
+        Level::Info,
+        format_args!("lease: nothing to keep: the network is for {who}"),
+    );
+    Exit::Done
+}
+
 /// Names whose business the network is where there is no lease of ours; nobody's is ours.
 fn whose(root: &Root, options: &Options) -> Option<&'static str> {
-    if tcp::source_to(dhcp::WIRESERVER).is_some() {
-        return Some("whoever has configured it");
-    }
     match options.network {
         Network::Keep => None,
         Network::Release => Some("others, as the settings say"),

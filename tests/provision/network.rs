@@ -808,6 +808,17 @@ fn service_has_nothing_to_do_where_the_network_is_others() {
             .exits(0)
             .says("nothing to keep");
         assert_at_rest("vm0");
+        // Wanted or not, where there is a way already, somebody has made it.
+        ip("link set vm0 up");
+        ip("address add 10.9.9.9/24 dev vm0");
+        ip("route add default via 10.9.9.1");
+        fs::create_dir_all("/run/preroot").unwrap();
+        fs::write(RECORD, "").unwrap();
+        start_lease(&[])
+            .end()
+            .exits(0)
+            .says("nothing to keep: the network is for whoever has configured it");
+        assert_eq!(addresses(), ["10.9.9.9/24"]);
     });
 }
 
