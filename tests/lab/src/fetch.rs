@@ -117,6 +117,7 @@ static SOURCES: &[Source] = &[
         "busybox",
         ["busybox-static", "busybox", "busybox", "busybox-static"],
     ),
+    source("bash", ["bash", "bash", "bash", "bash"]),
     source("xz", ["xz-utils", "xz", "xz", "xz"]),
     source("zstd", ["zstd", "zstd", "zstd", "zstd"]),
     source("ip", ["iproute2", "iproute", "iproute2", "iproute2"]),
