@@ -75,7 +75,7 @@ install() {
         initrd.target.wants/preroot.service \
         emergency.target.wants/preroot-failed.service \
         dracut-emergency.service.wants/preroot-failed.service; do
-        mkdir -p -m 0755 "$initdir$systemdsystemunitdir/${want%/*}"
+        mkdir -p "$initdir$systemdsystemunitdir/${want%/*}"
         ln_r "$systemdsystemunitdir/${want##*/}" "$systemdsystemunitdir/$want"
     done
 }
