@@ -98,10 +98,12 @@ impl Initramfs {
         ] {
             fs::rename(all.join("usr/lib").join(from), root.join("hooks").join(to)).unwrap();
         }
-        for script in ["init-top", "local-bottom", "panic"] {
-            let from = all.join("usr/share/initramfs-tools/scripts").join(script);
-            fs::rename(from.join("preroot"), root.join("hooks").join(script)).unwrap();
-        }
+        fs::rename(
+            all.join("usr/share/initramfs-tools/scripts"),
+            root.join("scripts"),
+        )
+        .unwrap();
+        fs::create_dir(root.join("conf")).unwrap();
         image
     }
 
@@ -175,17 +177,17 @@ const HOOKS: [(&str, &str, &str); 9] = [
     ),
     (
         "initramfs-tools, prefetch",
-        "export rootmnt=/root break=; /hooks/init-top",
+        "export rootmnt=/root break= panic=; /scripts/init-top/preroot",
         "prefetch",
     ),
     (
         "initramfs-tools, provision",
-        "export rootmnt=/root break=; /hooks/local-bottom",
+        "export rootmnt=/root break= panic=; /scripts/local-bottom/preroot",
         "provision --root /root",
     ),
     (
         "initramfs-tools, failed",
-        "export rootmnt=/root break=; /hooks/panic",
+        "export rootmnt=/root break= panic=; /scripts/panic/preroot",
         "report failed --reason ",
     ),
 ];
@@ -248,13 +250,41 @@ fn shell_that_a_person_asked_for_is_no_failure() {
     for script in [
         "break=premount; . /hooks/mkinitcpio; run_emergencyhook",
         "getarg() { [ \"$1\" = rd.break ] && echo pre-mount; }; . /hooks/failed",
-        "export break=mount; /hooks/panic",
+        "export break=mount; /scripts/panic/preroot",
     ] {
         let Some(calls) = image.run(script) else {
             return;
         };
         assert_eq!(calls, [""; 0], "{script}");
     }
+}
+
+/// init restarts the machine then, without a look at `scripts/panic`.
+#[test]
+fn initramfs_tools_reports_even_when_it_is_to_restart() {
+    let image = Initramfs::new("panic");
+    fs::write(
+        image.root().join("scripts/functions"),
+        "panic() { echo \"$panic: $*\" >> /calls; }\n",
+    )
+    .unwrap();
+    let init = "export rootmnt=/root break= panic=-1
+        . /scripts/functions
+        /scripts/init-top/preroot
+        [ -e /conf/param.conf ] && . /conf/param.conf
+        panic 'no root'";
+    let Some(mut calls) = image.run(init) else {
+        return;
+    };
+    // It runs beside the rest.
+    calls.retain(|call| call != "prefetch");
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    assert!(calls[0].starts_with("report failed --reason "), "{calls:?}");
+    assert_eq!(calls[1], "-1: no root");
+    // Else it would be reported twice.
+    fs::remove_file(image.root().join("conf/param.conf")).unwrap();
+    image.run(&init.replace("panic=-1", "panic="));
+    assert!(!image.root().join("conf/param.conf").exists());
 }
 
 #[test]
