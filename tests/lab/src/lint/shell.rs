@@ -148,4 +148,19 @@ mod tests {
             "{files:?}"
         );
     }
+
+    #[test]
+    fn hooks_are_found_by_their_first_lines() {
+        let lab = Lab::open().unwrap();
+        let files = files(lab.project(), lab.target()).unwrap();
+        for (shell, path) in [
+            ("bash", "dracut/55preroot/module-setup.sh"),
+            ("bash", "mkinitcpio/install/preroot"),
+            ("dash", "mkinitcpio/hooks/preroot"),
+            ("sh", "initramfs/initramfs-tools/hooks/preroot"),
+            ("sh", "initramfs/initramfs-tools/scripts/panic/preroot"),
+        ] {
+            assert!(files[shell].contains(&PathBuf::from(path)), "{path}");
+        }
+    }
 }
