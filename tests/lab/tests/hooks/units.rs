@@ -155,3 +155,29 @@ fn units_of_the_running_system_pull_in_no_waiting() {
         );
     }
 }
+
+/// systemd cannot look into what openat2 is given, so it has it answer ENOSYS.
+#[test]
+fn hardening_leaves_the_program_its_system_calls() {
+    for name in RUNNING {
+        let unit = Unit::read(name);
+        assert_eq!(unit.values("RestrictSUIDSGID"), [""; 0], "{name}");
+        assert_eq!(unit.values("SystemCallFilter"), [""; 0], "{name}");
+        assert!(unit.lists("DeviceAllow", "/dev/kmsg"), "{name}");
+    }
+}
+
+/// The kernel lets nobody else bind a port that low, and DHCP clients have 68.
+#[test]
+fn lease_may_do_what_a_dhcp_client_does() {
+    let unit = Unit::read("preroot-lease");
+    for capability in ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_NET_BIND_SERVICE"] {
+        assert!(
+            unit.lists("CapabilityBoundingSet", capability),
+            "{capability}"
+        );
+    }
+    for family in ["AF_INET", "AF_NETLINK", "AF_PACKET", "AF_UNIX"] {
+        assert!(unit.lists("RestrictAddressFamilies", family), "{family}");
+    }
+}
