@@ -261,8 +261,8 @@ pub fn lay(
     for part in parts(generators) {
         changes.push(plan(project, program, part, root, force)?);
     }
-    let mut made = Vec::new();
-    let staged = stage(root, &changes, &mut made);
+    let mut new = Vec::new();
+    let staged = stage(root, &changes, &mut new);
     let result = staged.and_then(|()| {
         for change in changes.iter().filter(|change| !change.already) {
             fs::rename(change.staged(), &change.to).map_err(Fault::file("create", &change.to))?;
@@ -274,7 +274,7 @@ pub fn lay(
             let _ = fs::remove_file(change.staged());
         }
         // Those that hold something by now stay.
-        for directory in made.iter().rev() {
+        for directory in new.iter().rev() {
             let _ = fs::remove_dir(directory);
         }
         return Err(fault);
@@ -377,10 +377,10 @@ fn stays_inside(root: &Path, to: &'static str) -> Result<(), Fault> {
 }
 
 /// Writes everything under other names, beside where it will be.
-fn stage(root: &Path, changes: &[Change], made: &mut Vec<PathBuf>) -> Result<(), Fault> {
+fn stage(root: &Path, changes: &[Change], new: &mut Vec<PathBuf>) -> Result<(), Fault> {
     for change in changes.iter().filter(|change| !change.already) {
         let directory = change.to.parent().unwrap_or(root);
-        make(directory, made).map_err(Fault::file("create", directory))?;
+        make(directory, new).map_err(Fault::file("create", directory))?;
         let path = change.staged();
         // Of a run that was killed.
         let _ = fs::remove_file(&path);
@@ -395,15 +395,15 @@ fn stage(root: &Path, changes: &[Change], made: &mut Vec<PathBuf>) -> Result<(),
 }
 
 /// Makes a directory and those above it that are missing, readable for all whatever the umask.
-fn make(directory: &Path, made: &mut Vec<PathBuf>) -> io::Result<()> {
+fn make(directory: &Path, new: &mut Vec<PathBuf>) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
     if let Some(above) = directory.parent() {
-        make(above, made)?;
+        make(above, new)?;
     }
     fs::create_dir(directory)?;
-    made.push(directory.to_owned());
+    new.push(directory.to_owned());
     fs::set_permissions(directory, Permissions::from_mode(0o755))
 }
 

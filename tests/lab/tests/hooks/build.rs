@@ -23,7 +23,7 @@ impl Image {
     }
 
     /// Fails unless the hook was content.
-    fn is_well(self) -> Self {
+    fn accepted(self) -> Self {
         assert!(self.output.status.success(), "{}", self.said());
         assert_eq!(self.said(), "");
         self
@@ -84,7 +84,7 @@ fn mkinitcpio(name: &str, systemd: bool, kernel: &[&str], settings: bool) -> Ima
 
 #[test]
 fn mkinitcpio_with_busybox_gets_the_runtime_hook() {
-    let image = mkinitcpio("busybox", false, &MODULES, false).is_well();
+    let image = mkinitcpio("busybox", false, &MODULES, false).accepted();
     assert!(image.has("usr/bin/preroot") && image.has("hooks/preroot"));
     let functions = fs::read_to_string(image.tree.join("functions")).unwrap();
     assert_eq!(
@@ -96,7 +96,7 @@ fn mkinitcpio_with_busybox_gets_the_runtime_hook() {
 
 #[test]
 fn mkinitcpio_with_systemd_gets_units_that_start() {
-    let image = mkinitcpio("systemd", true, &MODULES, false).is_well();
+    let image = mkinitcpio("systemd", true, &MODULES, false).accepted();
     assert!(image.has("usr/bin/preroot") && !image.has("hooks/preroot"));
     starts_its_units(&image);
     for unit in ["initrd-root-fs.target", "initrd-fs.target"] {
@@ -129,7 +129,7 @@ fn mkinitcpio_says_that_units_are_missing() {
 
 #[test]
 fn mkinitcpio_help_fits_a_terminal() {
-    let image = mkinitcpio("help", false, &[], false).is_well();
+    let image = mkinitcpio("help", false, &[], false).accepted();
     let help = fs::read_to_string(image.tree.join("help")).unwrap();
     assert!(help.contains("'systemd'") && help.lines().all(|line| line.len() <= 80));
 }
@@ -168,7 +168,7 @@ fn dracut(name: &str, included: &str, variables: &[(&str, &str)]) -> Image {
 
 #[test]
 fn dracut_without_systemd_gets_hooks() {
-    let image = dracut("d-hooks", "base", &[]).is_well();
+    let image = dracut("d-hooks", "base", &[]).accepted();
     for hook in [
         "hooks/pre-trigger/60-preroot-prefetch.sh",
         "hooks/pre-pivot/60-preroot-provision.sh",
@@ -182,7 +182,7 @@ fn dracut_without_systemd_gets_hooks() {
 
 #[test]
 fn dracut_with_systemd_gets_units_that_start() {
-    let image = dracut("d-units", "base systemd", &[]).is_well();
+    let image = dracut("d-units", "base systemd", &[]).accepted();
     starts_its_units(&image);
     let own = format!("{UNITS}/dracut-emergency.service.wants/preroot-failed.service");
     assert!(image.has(&own));
@@ -198,7 +198,7 @@ fn dracut_stops_when_units_are_missing() {
 
 #[test]
 fn dracut_needs_no_module_that_only_some_versions_have() {
-    let image = dracut("d-depends", "", &[]).is_well();
+    let image = dracut("d-depends", "", &[]).accepted();
     let depends = fs::read_to_string(image.tree.join("depends")).unwrap();
     assert_eq!(depends, "base\n");
 }
@@ -218,7 +218,7 @@ fn dracut_leaves_images_alone_that_save_a_crash() {
         assert_eq!(names(&image.tree).len(), 0, "{variable:?}");
     }
     // It is Fedora's module of ordinary images.
-    dracut("d-early", "", &[("add_dracutmodules", "earlykdump")]).is_well();
+    dracut("d-early", "", &[("add_dracutmodules", "earlykdump")]).accepted();
 }
 
 /// Runs the hook of initramfs-tools below the root of the system, as it names its files there.
@@ -247,7 +247,7 @@ fn initramfs_tools_gets_the_program() {
     let Some(image) = initramfs_tools("it", &MODULES, false) else {
         return;
     };
-    assert!(image.is_well().has("usr/bin/preroot"));
+    assert!(image.accepted().has("usr/bin/preroot"));
 }
 
 #[test]
@@ -276,13 +276,13 @@ fn scripts_of_initramfs_tools_name_what_they_come_behind() {
 /// Builds with every generator that can be had here.
 fn with_each(name: &str, kernel: &[&str], settings: bool, look: impl Fn(&str, &Path)) {
     let given = if settings { "yes" } else { "no" };
-    let image = mkinitcpio(&format!("{name}-m"), false, kernel, settings).is_well();
+    let image = mkinitcpio(&format!("{name}-m"), false, kernel, settings).accepted();
     look("mkinitcpio", &image.tree);
     let variables = [("MODULES", &*kernel.join(" ")), ("settings", given)];
-    let image = dracut(&format!("{name}-d"), "", &variables).is_well();
+    let image = dracut(&format!("{name}-d"), "", &variables).accepted();
     look("dracut", &image.tree);
     if let Some(image) = initramfs_tools(&format!("{name}-i"), kernel, settings) {
-        look("initramfs-tools", &image.is_well().tree);
+        look("initramfs-tools", &image.accepted().tree);
     }
 }
 
