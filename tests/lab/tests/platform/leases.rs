@@ -82,6 +82,10 @@ fn renewal_by_one_and_rebinding_by_all_prolong_the_lease() {
         assert_eq!(ack.option(51).unwrap(), [0, 0, 0, 20]);
     }
     client.sleep(18);
+    // Some send it from their address, some from none.
+    let ask = client.renewal();
+    assert_eq!(client.sends(&ask, Ipv4Addr::UNSPECIFIED, ALL), Some(ACK));
+    client.sleep(18);
     assert_eq!(client.renews(ALL), Some(ACK));
     client.sleep(18);
     // Five times as long as the lease was: the address is still the client's.
@@ -97,6 +101,7 @@ fn renewal_by_one_and_rebinding_by_all_prolong_the_lease() {
             State::Renewing,
             State::Renewing,
             State::Renewing,
+            State::Rebinding,
             State::Rebinding
         ]
     );

@@ -125,10 +125,12 @@ pub(super) fn check_extension(
     t2: u32,
     faults: &mut Vec<String>,
 ) {
-    if *arrival.source.ip() != message.ciaddr {
+    let to_all = arrival.destination.ip().is_broadcast();
+    // Who asks all may do it from no address, as networkd does.
+    let source = *arrival.source.ip();
+    if source != message.ciaddr && !(to_all && source.is_unspecified()) {
         faults.push("dhcp: renewal from another address than ciaddr".into());
     }
-    let to_all = arrival.destination.ip().is_broadcast();
     if to_all != (arrival.frame_destination == BROADCAST) {
         faults.push("dhcp: frame and packet disagree on whether all are asked".into());
     }

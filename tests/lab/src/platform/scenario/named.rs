@@ -27,18 +27,18 @@ const NAMED: &[(&str, &str)] = &[
     ("dhcp-without-245", "dhcp.without = 245"),
     ("dhcp-without-121", "dhcp.without = 121"),
     ("dhcp-finite-lease", "dhcp.lease = 3600"),
-    ("dhcp-short-lease", "dhcp.lease = 12"),
+    ("dhcp-short-lease", "dhcp.lease = 24"),
     (
         "dhcp-renewal-refused",
-        "dhcp.lease = 12\ndhcp.t1 = 3\ndhcp.t2 = 8\ndhcp.renewals.nak = 1",
+        "dhcp.lease = 24\ndhcp.t1 = 3\ndhcp.t2 = 8\ndhcp.renewals.nak = 1",
     ),
     (
         "dhcp-renewal-unheard",
-        "dhcp.lease = 12\ndhcp.t1 = 3\ndhcp.t2 = 6\ndhcp.renewals.ignore = 100",
+        "dhcp.lease = 24\ndhcp.t1 = 3\ndhcp.t2 = 6\ndhcp.renewals.ignore = 100",
     ),
     (
         "dhcp-server-moves",
-        "dhcp.lease = 12\ndhcp.t1 = 3\ndhcp.t2 = 6\ndhcp.server.moves = 168.63.129.17",
+        "dhcp.lease = 24\ndhcp.t1 = 3\ndhcp.t2 = 6\ndhcp.server.moves = 168.63.129.17",
     ),
     ("health-500", "health.answers = 500*3, ok"),
     ("health-never-accepted", "health.answers = 500"),
