@@ -3,278 +3,75 @@
 //! Each manager is Debian's program, run twice in a system of its own on the same platform: in one that
 //! never saw us, and in one that was provisioned. What it asks the platform for, and what it makes of the
 //! interface, must be the same but for the host name, which must be the new one.
-//!
-//! The system is `cargo lab fetch debian-networks`; without it the tests are skipped. There is no udev
-//! here, so nothing of renaming; that takes a whole boot.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use lab::debian::Flavour;
+use lab::platform::Entry;
 use lab::platform::dhcp::{Kind, Spoken, State};
-use lab::platform::{Entry, Verdict};
 use rustix::mount::{MountFlags, mount};
 
 use crate::azure::{Azure, Heard};
 use crate::healthy::with_key;
-use crate::installed;
-use crate::machine::{HOST_NAME, MAC, Machine, on_root};
+use crate::machine::{HOST_NAME, Machine, VM_ID, firmware};
+use crate::manager::{
+    DHCPCD, FIRST, IFUPDOWN, IFUPDOWN_WITH_DHCPCD, Manager, NETPLAN, NETWORK_MANAGER, NETWORKD,
+    Nic, PATIENCE, SECOND, install, on_networks, seen, settings,
+};
 use crate::namespace::ip;
-use crate::system::System;
+use crate::run::{Run, call};
 
-/// How long a manager may need for its lease, on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// For how long nothing may change before a manager counts as content.
-const QUIET: Duration = Duration::from_millis(700);
-/// The number of the interface, in which managers see who they are.
-const INDEX: u32 = 20;
-/// The machine's own id, which systemd makes at the first boot, and by which networkd calls itself.
-const MACHINE_ID: &str = "5b1c3a0f8d7e4b6aa9c2d4e6f8091a2b";
+/// The firmware's word that this is Azure.
+const ASSET_TAG: &str = "7783-7084-3265-9085-8269-3286-77";
 
-/// Where systemd has the links to what is switched on.
-const WANTED: &str = "etc/systemd/system/multi-user.target.wants";
-/// The managers that the system has, all of them switched on.
-const SERVICES: [&str; 4] = [
-    "NetworkManager.service",
-    "dhcpcd.service",
-    "networking.service",
-    "systemd-networkd.service",
-];
-
-/// A network manager, as the system's owner would have set it up.
-struct Manager {
-    /// Which of the services stays switched on.
-    service: &'static str,
-    /// Its configuration.
-    files: &'static [(&'static str, &'static str)],
-    /// What else it could use, and is to be without.
-    without: &'static [&'static str],
-    /// The directories that it expects.
-    directories: &'static [&'static str],
-    /// What is run to its end before.
-    before: &'static [&'static [&'static str]],
-    /// What is started.
-    start: &'static [&'static str],
-    /// Who its messages seem to be from.
-    program: &'static str,
-}
-
-const NETWORKD: Manager = Manager {
-    service: "systemd-networkd.service",
+/// networkd with two interfaces.
+const NETWORKD_TWICE: Manager = Manager {
     files: &[(
         "etc/systemd/network/10-vm.network",
-        "[Match]\nName=vm0\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n",
+        "[Match]\nName=vm0 vm1\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n",
     )],
-    without: &[],
-    directories: &[],
-    before: &[],
-    start: &[
-        "SYSTEMD_LOG_LEVEL=debug",
-        "/usr/lib/systemd/systemd-networkd",
-    ],
-    program: "systemd",
-};
-
-const NETPLAN: Manager = Manager {
-    files: &[(
-        "etc/netplan/50-cloud.yaml",
-        "network:\n  version: 2\n  ethernets:\n    vm0:\n      dhcp4: true\n      link-local: []\n",
-    )],
-    without: &["etc/systemd/network/10-lab.network"],
-    before: &[&["/usr/libexec/netplan/generate"]],
+    nics: &[FIRST, SECOND],
     ..NETWORKD
 };
 
-const IFUPDOWN: Manager = Manager {
-    service: "networking.service",
+/// ifupdown with two interfaces.
+const IFUPDOWN_TWICE: Manager = Manager {
     files: &[(
         "etc/network/interfaces",
-        "auto lo\niface lo inet loopback\n\nauto vm0\niface vm0 inet dhcp\n",
+        "auto lo\niface lo inet loopback\n\nauto vm0\niface vm0 inet dhcp\n\n\
+         auto vm1\niface vm1 inet dhcp\n",
     )],
-    without: &[],
-    directories: &["run/network"],
-    before: &[],
-    start: &["/usr/sbin/ifup", "-a", "--read-environment"],
-    program: "unnamed",
-};
-
-const IFUPDOWN_WITH_DHCPCD: Manager = Manager {
-    files: &[IFUPDOWN.files[0], DHCPCD.files[0]],
-    without: &["usr/sbin/dhclient"],
-    program: "dhcpcd",
+    nics: &[FIRST, SECOND],
     ..IFUPDOWN
-};
-
-const DHCPCD: Manager = Manager {
-    service: "dhcpcd.service",
-    files: &[(
-        // Debian's own leaves the host name out, and waits for udev.
-        "etc/dhcpcd.conf",
-        "hostname\nclientid\npersistent\noption domain_name_servers, domain_name, host_name\n\
-         option classless_static_routes\nrequire dhcp_server_identifier\nipv4only\n\
-         allowinterfaces vm0\nnodev\n",
-    )],
-    without: &[],
-    directories: &[],
-    before: &[],
-    start: &["/usr/sbin/dhcpcd", "-B"],
-    program: "dhcpcd",
-};
-
-const NETWORK_MANAGER: Manager = Manager {
-    service: "NetworkManager.service",
-    files: &[
-        (
-            "etc/NetworkManager/NetworkManager.conf",
-            "[main]\nplugins=keyfile\nno-auto-default=*\nauth-polkit=false\n\n\
-             [keyfile]\nunmanaged-devices=interface-name:host0\n\n[logging]\nlevel=INFO\n",
-        ),
-        (
-            "etc/NetworkManager/system-connections/vm.nmconnection",
-            "[connection]\nid=vm\nuuid=2c0a1c2e-1d5b-4f4e-9d6f-0c0ffee00001\ntype=ethernet\n\
-             interface-name=vm0\nautoconnect=true\n\n[ipv4]\nmethod=auto\n\n[ipv6]\nmethod=disabled\n",
-        ),
-    ],
-    without: &[],
-    directories: &["run/dbus"],
-    before: &[&["/usr/bin/dbus-daemon", "--system", "--fork", "--nopidfile"]],
-    start: &["/usr/sbin/NetworkManager", "--no-daemon"],
-    program: "unnamed",
 };
 
 /// What is seen of a manager's work.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
-    /// The interface, its addresses, its routes, and where names are looked up.
+    /// The interfaces, their addresses, their routes, and where names are looked up.
     network: String,
-    /// What the platform was asked for, without the names.
-    asked: Vec<Spoken>,
+    /// What the platform was asked for at each cable, without the names.
+    asked: Vec<Vec<Spoken>>,
 }
 
-/// Runs a test on a machine that has the system for its root.
-fn on_networks(body: impl FnOnce(&Machine)) {
-    on_root(body, |body, machine| {
-        if installed::install(Flavour::WithNetworks, machine) {
-            body(machine);
-        }
-    });
-}
-
-/// Gives the machine a new cable, of which nobody remembers anything, with the same number as before.
-fn new_cable() {
-    ip("link delete vm0");
-    let mac = MAC.map(|byte| format!("{byte:02x}")).join(":");
-    ip(&format!(
-        "link add name vm0 index {INDEX} address {mac} type veth peer name host0 address 12:34:56:78:9a:bc"
-    ));
-    for end in ["vm0", "host0"] {
-        // It would chatter. Absent on a kernel without IPv6.
-        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{end}/disable_ipv6"), "1");
-    }
-    ip("link set host0 up");
-}
-
-impl Manager {
-    /// Sets the root up for this manager and no other.
-    fn set_up(&self, machine: &Machine) {
-        let root = machine.root();
-        for service in SERVICES {
-            if service != self.service {
-                fs::remove_file(root.join(WANTED).join(service)).unwrap();
-            }
-        }
-        for path in self.without {
-            fs::remove_file(root.join(path)).unwrap();
-        }
-        for (path, text) in self.files {
-            fs::write(root.join(path), text).unwrap();
-            let own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-            // One keeps its secrets there; networkd is not root, and reads what all may read.
-            if path.contains("system-connections") {
-                fs::set_permissions(root.join(path), own).unwrap();
-            }
-        }
-        fs::write(root.join("etc/machine-id"), format!("{MACHINE_ID}\n")).unwrap();
-    }
-
-    /// Boots the system and lets the manager get its lease; gives what is seen then, and the host names
-    /// that it gave.
-    #[track_caller]
-    fn run(&self, machine: &Machine) -> (Seen, Vec<Option<String>>) {
-        let azure = Azure::start("healthy");
-        let system = System::boot(machine);
-        let log = machine.root().join("run/manager.log");
-        for directory in self.directories {
-            fs::create_dir_all(machine.root().join(directory)).unwrap();
-        }
-        for line in self.before {
-            let output = system.run(line);
-            assert!(output.status.success(), "{line:?}: {output:?}");
-        }
-        let file = fs::File::create(&log).unwrap();
-        let mut manager = system
-            .command(self.start)
-            .stdout(Stdio::from(file.try_clone().unwrap()))
-            .stderr(Stdio::from(file))
-            .spawn()
-            .unwrap();
-        let start = Instant::now();
-        let (mut network, mut since) = (String::new(), Instant::now());
-        loop {
-            let now = network_of(&system);
-            if now != network {
-                (network, since) = (now, Instant::now());
-            }
-            if network.contains("inet 10.0.0.4/24") && since.elapsed() > QUIET {
-                break;
-            }
-            assert!(
-                start.elapsed() < PATIENCE,
-                "no lease:\n{network}\n{}\n{}",
-                fs::read_to_string(&log).unwrap_or_default(),
-                azure.end().journal()
-            );
-            thread::sleep(Duration::from_millis(100));
-        }
-        println!(
-            "{}: content after {:?}",
-            self.service,
-            since.duration_since(start)
-        );
-        let _ = manager.try_wait();
-        system.power_off();
-        let _ = manager.wait();
-        let heard = azure.end();
-        println!("{}", heard.journal());
-        assert_lawful(&heard);
-        let (asked, names) = asked(&heard);
-        for said in &asked {
-            assert_eq!(said.program(), self.program, "{said:?}");
-        }
-        (Seen { network, asked }, names)
-    }
-}
-
-/// Checks that nothing was reported, and that the manager kept the rules as all do: the oldest of them,
-/// how long a message is at least, nobody keeps.
+/// Lets a manager get its lease; gives what is seen then, and the host names that it gave.
 #[track_caller]
-fn assert_lawful(heard: &Heard) {
-    let complaints = heard.platform.complaints();
-    let bad: Vec<_> = complaints
-        .filter(|complaint| !complaint.ends_with("are less than BOOTP's 300"))
-        .collect();
-    assert_eq!(bad, [""; 0], "{}", heard.journal());
-    assert_eq!(heard.platform.verdict(), Verdict::Creating);
+fn work(manager: &Manager, machine: &Machine) -> (Seen, Vec<Option<String>>) {
+    let working = manager.boot(machine, "");
+    let network = working.content();
+    let mut names = Vec::new();
+    let heard = working.end();
+    let asked: Vec<_> = heard.iter().map(|heard| asked(heard, &mut names)).collect();
+    for said in asked.iter().flatten() {
+        assert_eq!(said.program(), manager.program, "{said:?}");
+    }
+    (Seen { network, asked }, names)
 }
 
 /// Takes what was asked for, and the host names that came with it, out of a journal.
-fn asked(heard: &Heard) -> (Vec<Spoken>, Vec<Option<String>>) {
+fn asked(heard: &Heard, names: &mut Vec<Option<String>>) -> Vec<Spoken> {
     let said = heard.platform.journal().iter().filter_map(Entry::dhcp);
-    let mut names = Vec::new();
     let mut asked: Vec<Spoken> = said
         .map(|mut said| {
             names.push(said.host_name.take().or(said.full_name.take()));
@@ -290,91 +87,62 @@ fn asked(heard: &Heard) -> (Vec<Spoken>, Vec<Option<String>>) {
         .collect();
     // A machine that is busy lets a client ask twice.
     asked.dedup();
-    (asked, names)
+    asked
 }
 
-/// Shows what a manager made of the network.
-fn network_of(system: &System) -> String {
-    let mut text = seen("vm0");
-    let _ = write!(text, "{}", system.text("etc/resolv.conf"));
-    text
+/// Shows these interfaces and their settings.
+fn state(nics: &[Nic]) -> String {
+    let each = nics.iter();
+    each.map(|nic| seen(nic.name) + &settings(nic.name))
+        .collect()
 }
 
-/// Shows an interface, its addresses and all routes, without what is different each time.
-pub(crate) fn seen(interface: &str) -> String {
-    let mut text = String::new();
-    for line in [
-        format!("-details -oneline link show dev {interface}"),
-        format!("-oneline address show dev {interface}"),
-        "-oneline -4 route show table all".to_owned(),
-        "-oneline -6 route show table all".to_owned(),
-        "-4 rule show".to_owned(),
-    ] {
-        let output = Command::new("ip").args(line.split(' ')).output().unwrap();
-        assert!(output.status.success(), "ip {line}: {output:?}");
-        let said = String::from_utf8(output.stdout).unwrap();
-        let mut lines: Vec<String> = said.lines().map(without_times).collect();
-        // The kernel lists routes in the order in which they were added.
-        lines.sort();
-        for line in lines {
-            let _ = writeln!(text, "{line}");
-        }
+/// Provisions the machine by the interfaces that its bus shows, of which one is a twin.
+#[track_caller]
+fn provision_all(machine: &Machine, manager: &Manager, drivers: &[(&str, &str)]) -> Run {
+    let names: Vec<&str> = manager.nics.iter().map(|nic| nic.name).collect();
+    firmware(ASSET_TAG, VM_ID, true, &names);
+    for (name, driver) in drivers {
+        let device = Path::new("/sys/class/net").join(name).join("device");
+        fs::create_dir_all(&device).unwrap();
+        let driver = format!("../../../bus/pci/drivers/{driver}");
+        std::os::unix::fs::symlink(driver, device.join("driver")).unwrap();
     }
-    text
-}
-
-/// Puts a word in the place of each that says how long something lives yet, or whether an interface
-/// was ever up (its queue).
-fn without_times(line: &str) -> String {
-    let mut before = "";
-    let mut words = Vec::new();
-    for word in line.split_whitespace() {
-        let is_time = ["valid_lft", "preferred_lft", "expires", "qdisc"].contains(&before);
-        words.push(if is_time { "*" } else { word });
-        before = word;
+    let azure = manager.platforms("");
+    let (root, disc) = (machine.root(), machine.disc());
+    let run = call(&[
+        "provision",
+        "--root",
+        root.to_str().unwrap(),
+        "--media",
+        disc.to_str().unwrap(),
+        "--log=stderr",
+        "--timeout=10",
+    ]);
+    let heard: Vec<Heard> = azure.into_iter().map(Azure::end).collect();
+    run.exits(0);
+    heard[0].ready();
+    for other in &heard[1..] {
+        other.undecided();
     }
-    words.join(" ")
-}
-
-/// Reads the kernel's settings of an interface.
-fn settings(interface: &str) -> String {
-    let mut all = String::new();
-    for family in ["ipv4", "ipv6"] {
-        for kind in ["conf", "neigh"] {
-            let place = format!("/proc/sys/net/{family}/{kind}/{interface}");
-            let Ok(entries) = fs::read_dir(&place) else {
-                continue;
-            };
-            let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-            paths.sort();
-            for path in paths {
-                // One of them cannot be read before it is set.
-                let value = fs::read_to_string(&path).unwrap_or_default();
-                let _ = writeln!(all, "{} = {}", path.display(), value.trim());
-            }
-        }
-    }
-    all
+    run
 }
 
 /// Checks a manager after us against the same manager without us.
 #[track_caller]
 fn takes_over(machine: &Machine, manager: &Manager) {
-    new_cable();
+    manager.nics.iter().for_each(Nic::cable);
     manager.set_up(machine);
-    let (without, old_names) = manager.run(machine);
+    let (without, old_names) = work(manager, machine);
 
-    new_cable();
-    assert!(installed::install(Flavour::WithNetworks, machine));
+    manager.nics.iter().for_each(Nic::cable);
+    install(machine);
     manager.set_up(machine);
-    let (before, settings_before) = (seen("vm0"), settings("vm0"));
+    let before = state(manager.nics);
     machine.insert(&with_key());
-    let azure = Azure::start("healthy");
-    machine.provision(&[]).exits(0);
-    azure.end().ready();
-    assert_eq!(seen("vm0"), before);
-    assert_eq!(settings("vm0"), settings_before);
-    let (with, names) = manager.run(machine);
+    provision_all(machine, manager, &[]);
+    assert_eq!(state(manager.nics), before);
+    let (with, names) = work(manager, machine);
 
     assert_eq!(with.network, without.network);
     assert_eq!(with.asked, without.asked);
@@ -389,7 +157,8 @@ fn takes_over(machine: &Machine, manager: &Manager) {
     let is_fresh = |said: &Spoken| {
         said.kind == Kind::Discover || matches!(said.state, Some(State::Selecting { .. }))
     };
-    assert!(with.asked.iter().all(is_fresh), "{:?}", with.asked);
+    let mut asked = with.asked.iter().flatten();
+    assert!(asked.all(is_fresh), "{:?}", with.asked);
 }
 
 #[test]
@@ -422,6 +191,64 @@ fn network_manager_gets_its_lease_as_if_nobody_had_been_there() {
     on_networks(|machine| takes_over(machine, &NETWORK_MANAGER));
 }
 
+#[test]
+fn networkd_gets_both_of_two_leases_as_if_nobody_had_been_there() {
+    on_networks(|machine| takes_over(machine, &NETWORKD_TWICE));
+}
+
+#[test]
+fn ifupdown_gets_both_of_two_leases_as_if_nobody_had_been_there() {
+    on_networks(|machine| takes_over(machine, &IFUPDOWN_TWICE));
+}
+
+/// The primary interface's twin: the same hardware address on a card of the machine's own, by which data
+/// goes past the host when the kernel has joined the two.
+const TWIN: Nic = Nic {
+    name: "vf0",
+    host: "vfhost",
+    index: 400,
+    ..FIRST
+};
+
+#[test]
+fn twin_of_the_interface_is_never_touched_whatever_it_is_like() {
+    on_networks(|machine| {
+        machine.insert(&with_key());
+        let manager = &NETWORKD_TWICE;
+        let cases: [(&str, &[&str]); 4] = [
+            ("mlx5_core", &[]),
+            ("mlx4_core", &["link set vf0 up"]),
+            (
+                "mana",
+                &["link set vf0 mtu 1400", "link set vf0 promisc on"],
+            ),
+            // What it looks like when it is joined: it belongs to another, and is up.
+            (
+                "mlx5_core",
+                &[
+                    "link add join type bridge",
+                    "link set vf0 master join",
+                    "link set vf0 up",
+                ],
+            ),
+        ];
+        for (driver, lines) in cases {
+            manager.nics.iter().for_each(Nic::cable);
+            TWIN.cable();
+            for line in lines {
+                ip(line);
+            }
+            let (before, twin) = (state(manager.nics), state(&[TWIN]));
+            let azure = Azure::on(TWIN.host, "healthy");
+            provision_all(machine, manager, &[(TWIN.name, driver)]).says("dhcp ok nic=vm0");
+            azure.end().nothing();
+            assert_eq!(state(&[TWIN]), twin, "{driver} {lines:?}");
+            assert_eq!(state(manager.nics), before, "{driver} {lines:?}");
+            fs::remove_dir_all(machine.root().join("var/lib/preroot")).unwrap();
+        }
+    });
+}
+
 /// Flags of an interface (`linux/if.h`).
 const IFF_UP: u32 = 0x1;
 const IFF_PROMISC: u32 = 0x100;
@@ -429,6 +256,7 @@ const IFF_PROMISC: u32 = 0x100;
 #[test]
 fn interface_is_released_before_the_program_ends() {
     on_networks(|machine| {
+        FIRST.cable();
         // The kernel's list of this namespace's interfaces, which costs no program to read.
         let devices = machine.place().join("devices");
         fs::create_dir(&devices).unwrap();

@@ -19,6 +19,7 @@ mod healthy;
 mod hostile;
 mod installed;
 mod machine;
+mod manager;
 mod memory;
 mod metadata;
 #[path = "../namespace/mod.rs"]

@@ -16,11 +16,11 @@ use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType, connect,
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::azure::{Azure, Heard};
-use crate::handover::seen;
 use crate::healthy::{CONVERSATION, assert_has_identity, with_key};
 use crate::machine::{
     Machine, VM_ID, assert_at_rest, assert_same, firmware, is_up, on_machine, report,
 };
+use crate::manager::seen;
 use crate::namespace::ip;
 use crate::run::{Running, call};
 
