@@ -11,6 +11,7 @@
 
 mod azure;
 mod below;
+mod clients;
 mod coexistence;
 mod discs;
 mod foreign;

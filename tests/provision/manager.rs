@@ -199,6 +199,30 @@ pub(crate) const NETWORK_MANAGER: Manager = Manager {
     program: "unnamed",
 };
 
+pub(crate) const UDHCPC: Manager = Manager {
+    service: "networking.service",
+    files: &[(
+        "etc/udhcpc.sh",
+        "#!/bin/sh\n\
+         case $1 in\n\
+         deconfig) ip address flush dev $interface; ip link set $interface up ;;\n\
+         bound|renew) ip address replace $ip/$mask dev $interface\n\
+         ip route replace default via ${router%% *} dev $interface ;;\n\
+         esac\n",
+    )],
+    start: &[
+        "/usr/bin/busybox",
+        "udhcpc",
+        "-f",
+        "-i",
+        "vm0",
+        "-s",
+        "/etc/udhcpc.sh",
+    ],
+    program: "udhcpc",
+    ..IFUPDOWN
+};
+
 /// Runs a test on a machine that has the system for its root.
 pub(crate) fn on_networks(body: impl FnOnce(&Machine)) {
     on_root(body, |body, machine| {
@@ -240,6 +264,8 @@ impl Manager {
             // One keeps its secrets there; networkd is not root, and reads what all may read.
             if path.contains("system-connections") {
                 fs::set_permissions(root.join(path), Permissions::from_mode(0o600)).unwrap();
+            } else if text.starts_with("#!") {
+                fs::set_permissions(root.join(path), Permissions::from_mode(0o755)).unwrap();
             }
         }
         fs::write(root.join("etc/machine-id"), format!("{MACHINE_ID}\n")).unwrap();
