@@ -66,6 +66,7 @@ fn prefetch(machine: &Machine, more: &[&str]) -> Running {
         &disc,
         &id,
         "--log=stderr",
+        "--network=release",
         "--timeout=20",
     ];
     Running::start(&[&usual, more].concat())
