@@ -29,6 +29,7 @@ mod network;
 mod options;
 mod pool;
 mod prefetch;
+mod renewal;
 mod report;
 mod roots;
 mod run;

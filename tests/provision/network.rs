@@ -240,13 +240,13 @@ fn enable_ifupdown(machine: &Machine) {
 }
 
 /// Starts `preroot lease` in a system whose root is the machine's host name and nothing else.
-fn start_lease(more: &[&str]) -> Running {
+pub(crate) fn start_lease(more: &[&str]) -> Running {
     let usual = ["lease", "--platform=azure", "--nic=vm0", "--log=stderr"];
     Running::start(&[&usual, more].concat())
 }
 
 /// Has the program see another host name, and a resolver's file that it may write.
-fn running_system(name: &str) {
+pub(crate) fn running_system(name: &str) {
     let etc = Path::new("/run/etc");
     fs::create_dir(etc).unwrap();
     // dnsmasq looks root up.
@@ -843,7 +843,7 @@ fn lost_carrier_and_lost_interface_are_survived() {
 }
 
 /// Ends a service that would go on.
-fn end(lease: Running) {
+pub(crate) fn end(lease: Running) {
     let id = Pid::from_raw(lease.id()).unwrap();
     kill_process(id, Signal::TERM).unwrap();
     lease.end();
