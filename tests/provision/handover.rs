@@ -140,7 +140,8 @@ fn takes_over(machine: &Machine, manager: &Manager) {
     manager.set_up(machine);
     let before = state(manager.nics);
     machine.insert(&with_key());
-    provision_all(machine, manager, &[]);
+    let released = format!("network released to {}", manager.name);
+    provision_all(machine, manager, &[]).says(&released);
     assert_eq!(state(manager.nics), before);
     let (with, names) = work(manager, machine);
 

@@ -96,6 +96,8 @@ impl Nic {
 pub(crate) struct Manager {
     /// Which of the services stays switched on.
     pub(crate) service: &'static str,
+    /// What it is called where we tell to whom the network is left.
+    pub(crate) name: &'static str,
     /// Its configuration.
     pub(crate) files: &'static [(&'static str, &'static str)],
     /// What else it could use, and is to be without.
@@ -114,6 +116,7 @@ pub(crate) struct Manager {
 
 pub(crate) const NETWORKD: Manager = Manager {
     service: "systemd-networkd.service",
+    name: "systemd-networkd",
     files: &[(
         "etc/systemd/network/10-vm.network",
         "[Match]\nName=vm0\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n",
@@ -141,6 +144,7 @@ pub(crate) const NETPLAN: Manager = Manager {
 
 pub(crate) const IFUPDOWN: Manager = Manager {
     service: "networking.service",
+    name: "ifupdown",
     files: &[(
         "etc/network/interfaces",
         "auto lo\niface lo inet loopback\n\nauto vm0\niface vm0 inet dhcp\n",
@@ -162,6 +166,7 @@ pub(crate) const IFUPDOWN_WITH_DHCPCD: Manager = Manager {
 
 pub(crate) const DHCPCD: Manager = Manager {
     service: "dhcpcd.service",
+    name: "dhcpcd",
     files: &[(
         // Debian's own leaves the host name out, and waits for udev.
         "etc/dhcpcd.conf",
@@ -179,6 +184,7 @@ pub(crate) const DHCPCD: Manager = Manager {
 
 pub(crate) const NETWORK_MANAGER: Manager = Manager {
     service: "NetworkManager.service",
+    name: "NetworkManager",
     files: &[
         (
             "etc/NetworkManager/NetworkManager.conf",
@@ -201,6 +207,7 @@ pub(crate) const NETWORK_MANAGER: Manager = Manager {
 
 pub(crate) const UDHCPC: Manager = Manager {
     service: "networking.service",
+    name: "ifupdown",
     files: &[(
         "etc/udhcpc.sh",
         "#!/bin/sh\n\
