@@ -138,6 +138,10 @@ static SOURCES: &[Source] = &[
             "openssh-client-default",
         ],
     ),
+    source(
+        "ping",
+        ["iputils-ping", "iputils", "iputils", "iputils-ping"],
+    ),
     source("mount", ["mount", "util-linux", "util-linux", "mount"]),
     source(
         "blkid",
