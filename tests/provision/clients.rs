@@ -17,9 +17,9 @@ use crate::manager::{
 };
 
 /// A server that is gone when it has given its lease, and another that is there instead.
-const MOVES: &str = "dhcp.t1 = 3\ndhcp.t2 = 6\ndhcp.server.moves = 168.63.129.17\n";
+const MOVES: &str = "dhcp.t1 = 2\ndhcp.t2 = 4\ndhcp.server.moves = 168.63.129.17\n";
 /// A server that wants nothing of its lease, once.
-const REFUSES: &str = "dhcp.t1 = 3\ndhcp.t2 = 6\ndhcp.renewals.nak = 1\n";
+const REFUSES: &str = "dhcp.t1 = 2\ndhcp.t2 = 4\ndhcp.renewals.nak = 1\n";
 
 /// The REQUESTs that a platform heard; a repeated one counts once.
 fn requests(heard: &Heard) -> Vec<Spoken> {
@@ -69,14 +69,14 @@ const ASKS_ALL: [&str; 3] = ["selecting", "renewing", "rebinding"];
 /// Checks that a client follows its server, and what it does when it is refused.
 #[track_caller]
 fn keeps_its_lease(machine: &Machine, manager: &Manager, refused: &[&str]) {
-    let (lease, seconds) = (24, 13);
-    let requests = lives(machine, manager, MOVES, lease, seconds);
+    let lease = 24;
+    let requests = lives(machine, manager, MOVES, lease, 16);
     assert_begins(
         &requests,
         &["selecting", "renewing", "rebinding", "renewing"],
     );
     install(machine);
-    let requests = lives(machine, manager, REFUSES, lease, seconds / 2);
+    let requests = lives(machine, manager, REFUSES, lease, 6);
     assert_begins(&requests, refused);
 }
 
