@@ -463,9 +463,10 @@ impl Options {
                 });
             }
             Name::Reason if self.task == Task::Failed => {
-                let reason = text(value, usize::MAX, "a text")?;
-                let end = reason.floor_char_boundary(MAX_REASON);
-                self.reason = Some(reason.get(..end).unwrap_or_default().into());
+                let end = value.floor_char_boundary(MAX_REASON);
+                let reason = value.get(..end).unwrap_or_default();
+                // A hook that knows none has something to report all the same.
+                self.reason = Some(reason.into()).filter(|_| !reason.is_empty());
             }
             Name::Reason => return Err(OptionFault::Unknown),
             Name::Media => {
@@ -628,6 +629,9 @@ mod tests {
         let long = "ä".repeat(600);
         options.take("reason", Some(&long)).unwrap();
         assert_eq!(options.reason.unwrap(), "ä".repeat(512));
+        let mut options = Options::of(Task::Failed);
+        options.take("reason", Some("")).unwrap();
+        assert_eq!(options.reason, None);
     }
 
     #[test]

@@ -339,6 +339,11 @@ impl Uplink {
         if self.raised.iter().any(|(index, _)| *index == state.index) {
             if state.carrier {
                 self.network.link_up(state.mac, now);
+            } else if !state.up
+                && let Some(links) = &mut self.links
+            {
+                // Somebody has put it down under us; one that is gone is heard of, too.
+                let _ = links.set_up(state.index);
             }
             return;
         }

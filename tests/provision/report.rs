@@ -400,6 +400,52 @@ fn provision_that_is_killed_leaves_its_order_with_the_prefetch() {
 }
 
 #[test]
+fn provision_starts_over_when_its_prefetch_dies_under_it() {
+    on_machine(|machine| {
+        machine.insert(&with_key());
+        let azure = Azure::start("health.answers = delay:700ms, ok");
+        let mut early = prefetch(machine, &[]);
+        early.wait_for("dhcp ok");
+        let mut late = machine.start(&[]);
+        early.wait_for("root ok");
+        kill(&early);
+        late.wait_for("the prefetch died; starting over");
+        let run = late.end();
+        let heard = azure.end();
+        run.exits(0).says("ready reported");
+        heard.ready();
+        assert_has_identity(machine);
+        assert_at_rest("vm0");
+        drop(early);
+    });
+}
+
+/// A prefetch that dies does it at the end of its life, an administrator at any time.
+#[test]
+fn interface_that_somebody_puts_down_is_raised_again() {
+    on_machine(|machine| {
+        for scenario in ["dhcp.delay = 1s", "goalstate.answers = delay:1s, ok"] {
+            machine.insert(&with_key());
+            let azure = Azure::start(scenario);
+            let running = machine.start(&[]);
+            let start = Instant::now();
+            while !is_up("vm0") {
+                assert!(start.elapsed() < Duration::from_secs(5));
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            ip("link set vm0 down");
+            let run = running.end();
+            let heard = azure.end();
+            println!("{scenario}:\n{}", heard.journal());
+            run.exits(0);
+            heard.ready();
+            assert_at_rest("vm0");
+            machine.reinstall();
+        }
+    });
+}
+
+#[test]
 fn prefetch_takes_the_place_of_one_that_died() {
     on_machine(|machine| {
         machine.insert(&with_key());
