@@ -1,10 +1,12 @@
 //! `preroot prefetch`: all that needs no root, begun as early as the initramfs can, for a `provision`
 //! that comes when the root is there.
 //!
-//! The two find each other by a socket in `/run`. Without this command, or when it has died, `provision`
-//! does everything itself.
+//! The two find each other by a socket in `/run`: who comes first does the work, who comes later tells it
+//! what there is to tell, and waits. Without this command, or when it has died, `provision` does everything
+//! itself.
 
 use core::ffi::CStr;
+use core::time::Duration;
 
 use heapless::Vec;
 use rustix::event::{PollFd, PollFlags};
@@ -33,16 +35,26 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit
         Ok(prepared) => prepared,
         Err(exit) => return exit,
     };
+    work(&options, start, &log).unwrap_or_else(|Busy| {
+        log.line(
+            Level::Notice,
+            format_args!("another run is at work already"),
+        );
+        Exit::Done
+    })
+}
+
+/// Another run of the program is at work on this boot.
+pub(super) struct Busy;
+
+/// Does the work of a boot, and serves other runs meanwhile.
+pub(super) fn work(options: &Options, start: Duration, log: &Log) -> Result<Exit, Busy> {
     files::make_directory(worker::RUN_DIRECTORY);
     let door = match Door::open(DOOR) {
-        Ok(door) => door,
-        Err(Errno::ADDRINUSE) => {
-            log.line(
-                Level::Notice,
-                format_args!("another prefetch is at work already"),
-            );
-            return Exit::Done;
-        }
+        Ok(door) => Some(door),
+        Err(Errno::ADDRINUSE) => return Err(Busy),
+        // Who has nobody to wait for does without; who has, would wait in vain.
+        Err(_) if options.task != Task::Prefetch => None,
         Err(error) => {
             log.line(
                 Level::Error,
@@ -52,19 +64,21 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit
                     error.raw_os_error()
                 ),
             );
-            return Exit::Failed;
+            return Ok(Exit::Failed);
         }
     };
-    let Some(worker) = Supervised::start_or_tell(&options, start, &log) else {
-        return Exit::Failed;
+    let exit = match Supervised::start_or_tell(options, start, log) {
+        Some(worker) => serve(worker, door.as_ref(), log),
+        None => Exit::Failed,
     };
-    let exit = serve(worker, &door, &log);
-    files::remove_file(DOOR);
-    exit
+    if door.is_some() {
+        files::remove_file(DOOR);
+    }
+    Ok(exit)
 }
 
 /// Passes on what the callers say until the work is over, then tells them how it ended.
-fn serve(mut worker: Supervised, door: &Door, log: &Log) -> Exit {
+fn serve(mut worker: Supervised, door: Option<&Door>, log: &Log) -> Exit {
     let mut callers: Vec<Channel, MAX_CALLERS> = Vec::new();
     let mut buffer = [0; MAX_MESSAGE];
     let exit = loop {
@@ -72,7 +86,7 @@ fn serve(mut worker: Supervised, door: &Door, log: &Log) -> Exit {
             break exit;
         }
         while !callers.is_full()
-            && let Some(caller) = door.accept()
+            && let Some(caller) = door.and_then(Door::accept)
         {
             let _ = callers.push(caller);
         }
@@ -91,7 +105,7 @@ fn serve(mut worker: Supervised, door: &Door, log: &Log) -> Exit {
             }
         });
         let mut fds: Vec<PollFd<'_>, { MAX_CALLERS + 2 }> = Vec::new();
-        if !callers.is_full() {
+        if let Some(door) = door.filter(|_| !callers.is_full()) {
             let _ = fds.push(PollFd::new(door, PollFlags::IN));
         }
         if let Some(worker) = worker.wait_on() {
@@ -110,17 +124,17 @@ fn serve(mut worker: Supervised, door: &Door, log: &Log) -> Exit {
     exit
 }
 
-/// Has a prefetch that is at work carry out an order, and waits for its end.
+/// Has a run that is at work carry out an order, and waits for its end.
 ///
 /// `None` if there is none: then the caller has all to do itself.
 pub(super) fn ask(order: &Order<'_>, log: &Log) -> Option<Exit> {
-    let prefetch = Channel::connect(DOOR)?;
-    prefetch.send(order.to_message().as_bytes());
+    let other = Channel::connect(DOOR)?;
+    other.send(order.to_message().as_bytes());
     let mut buffer = [0; MAX_MESSAGE];
     loop {
         // It has a budget of its own, and ends with it.
-        let _ = poll::wait(&mut [PollFd::new(&prefetch, PollFlags::IN)], None);
-        match prefetch.receive(&mut buffer) {
+        let _ = poll::wait(&mut [PollFd::new(&other, PollFlags::IN)], None);
+        match other.receive(&mut buffer) {
             Incoming::Message(message) => {
                 if let Some(Answer::Over(exit)) = Answer::parse(message) {
                     return Some(exit);
@@ -130,7 +144,7 @@ pub(super) fn ask(order: &Order<'_>, log: &Log) -> Option<Exit> {
             Incoming::Closed => {
                 log.line(
                     Level::Warning,
-                    format_args!("the prefetch died; starting over"),
+                    format_args!("the run that was at work died; starting over"),
                 );
                 return None;
             }

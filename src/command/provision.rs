@@ -25,18 +25,24 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit
         Ok(prepared) => prepared,
         Err(exit) => return exit,
     };
+    if options.dry_run {
+        return match Supervised::start_or_tell(&options, start, &log) {
+            Some(mut worker) => worker.finish(&log),
+            None => Exit::Failed,
+        };
+    }
     let order = Order::Root {
         path: options.root.as_deref(),
         wait: options.wait_root,
     };
-    if !options.dry_run
-        && let Some(exit) = prefetch::ask(&order, &log)
-    {
-        return exit;
-    }
-    match Supervised::start_or_tell(&options, start, &log) {
-        Some(mut worker) => worker.finish(&log),
-        None => Exit::Failed,
+    loop {
+        if let Some(exit) = prefetch::ask(&order, &log) {
+            return exit;
+        }
+        // Somebody may have come in between.
+        if let Ok(exit) = prefetch::work(&options, start, &log) {
+            return exit;
+        }
     }
 }
 
