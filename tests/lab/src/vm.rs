@@ -137,7 +137,7 @@ pub static PROMISES: &[Promise] = &[
     ),
     promise(
         "second_boot_changes_nothing",
-        "no file is touched and no frame is sent",
+        "no file is touched; the lease is kept, or no frame is sent",
         provisioning::second_boot_changes_nothing,
     ),
     promise(

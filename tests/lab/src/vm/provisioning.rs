@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::scene::{Broken, Scene, Seen};
-use super::snapshot;
+use super::snapshot::{self, Snapshot};
 use crate::arch::Arch;
 use crate::boot::{DOCUMENT, Disc, Options};
 use crate::disc::Builder;
@@ -61,21 +61,39 @@ pub(super) fn kernel_mount_gives_the_same(scene: &Scene) -> Result<(), Broken> {
 pub(super) fn second_boot_changes_nothing(scene: &Scene) -> Result<(), Broken> {
     let usual = scene.usual()?;
     let before = snapshot::take(&scene.lab, &usual.root_disk)?;
-    let seen = Seen::of(&Options {
-        root_disk: Some(usual.root_disk.clone()),
-        // The platform takes the disc away at a reboot, and we have ejected it before.
-        disc: Disc::Empty,
-        ..scene.options(&[])
-    })?;
+    let boot = |append: &[&str]| {
+        Seen::of(&Options {
+            root_disk: Some(usual.root_disk.clone()),
+            // The platform takes the disc away at a reboot, and we have ejected it before.
+            disc: Disc::Empty,
+            ..scene.options(append)
+        })
+    };
+    // Nobody in this root configures the network, so the lease is kept on each boot.
+    let seen = boot(&[])?;
+    unchanged(scene, &seen, &before)?;
+    seen.untold()?;
+    seen.says("network kept nic=eth0 ip=10.0.0.4/24 routes=3")?;
+    let routes: Vec<_> = seen.0.words.lines("route").collect();
+    let default = routes
+        .iter()
+        .any(|route| route.starts_with("default via 10.0.0.1 dev eth0"));
+    seen.expect(default, || format!("routes: {}", routes.join(", ")))?;
+    let seen = boot(&["preroot.network=release"])?;
+    unchanged(scene, &seen, &before)?;
+    seen.silent()
+}
+
+/// The root disk is as it was, and nobody had anything to do.
+fn unchanged(scene: &Scene, seen: &Seen, before: &Snapshot) -> Result<(), Broken> {
     seen.went_on()?;
     seen.says("nothing to do")?;
     seen.fact("hostname", "vm-desk01")?;
     let after = snapshot::take(&scene.lab, &seen.0.root_disk)?;
-    let changed = snapshot::differences(&before, &after);
+    let changed = snapshot::differences(before, &after);
     seen.expect(changed.is_empty(), || {
         format!("changed on the root disk:\n{changed}")
-    })?;
-    seen.silent()
+    })
 }
 
 pub(super) fn disc_unreadable(scene: &Scene) -> Result<(), Broken> {
