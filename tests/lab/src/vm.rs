@@ -7,6 +7,7 @@
 
 mod circumstances;
 mod gpt;
+mod guest;
 mod login;
 mod network;
 mod provisioning;

@@ -1,26 +1,19 @@
 //! Promises about who comes in afterwards: a real SSH client, over the wire, to an installed Debian.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::fs;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::guest::{Desk, Guest, HOST_NAME, KEY, UP, USER};
 use super::lock;
 use super::scene::{Broken, Scene, Seen};
 use crate::arch::Arch;
-use crate::boot::{Hands, Moment, Options};
+use crate::boot::{Moment, Options};
 use crate::debian;
-use crate::disc::ovf::Document;
 use crate::fault::Fault;
-use crate::fetch::{Lab, create_directory};
-use crate::progress;
 use crate::secret::Planted;
-use crate::visitor::{self, told};
 
-const HOST_NAME: &str = "vm-desk01";
-const USER: &str = "deskadmin";
 const PASSWORD: &str = "Plain-6f1c0e&Words";
 const CUSTOM_DATA: &str = "# Custom-8d02aa, and nobody else's business\n";
 
@@ -33,14 +26,7 @@ const PAGE: usize = 4096;
 /// What the console shows when the machine's own system has only just begun.
 const BEGUN: &str = "@@ begin";
 
-/// What it shows when it can be visited, with its address.
-const UP: &str = "@@ up=";
-
-/// What preroot says of a host key, before a line of `known_hosts`.
-const HOST_KEY: &str = "host key ";
-
-/// How to come in with the key, and how with a password.
-const KEY: [&str; 4] = ["-i", "key", "-o", "BatchMode=yes"];
+/// How to come in with a password.
 const ASKED: [&str; 4] = [
     "-o",
     "PubkeyAuthentication=no",
@@ -135,7 +121,7 @@ fn visit(scene: &Scene) -> Result<Visited, Broken> {
             line: UP,
             act: Arc::new(move |hands| {
                 let mut guest = Guest::arrive(&desk, hands)?;
-                guest.by_key_and_by_password()?;
+                by_key_and_by_password(&mut guest)?;
                 let mut troubles = lock(&troubles);
                 troubles.refused = guest.refused;
                 troubles.host_key = guest.host_key;
@@ -144,7 +130,7 @@ fn visit(scene: &Scene) -> Result<Visited, Broken> {
         }
     };
     let seen = Seen::of(&Options {
-        root_disk: Some(desk.debian.clone()),
+        root_disk: Some(debian::disk(&scene.lab, Arch::X86_64)?),
         document: Some(document),
         pcap: Some(pcap.clone()),
         moments: vec![look, come],
@@ -246,14 +232,14 @@ pub(super) fn visitor_logs_in_under_systemd(scene: &Scene) -> Result<(), Broken>
             line: UP,
             act: Arc::new(move |hands| {
                 let mut guest = Guest::arrive(&desk, hands)?;
-                guest.under_systemd()?;
+                under_systemd(&mut guest)?;
                 lock(&refused).extend(guest.refused);
                 Ok(())
             }),
         }
     };
     let seen = Seen::of(&Options {
-        root_disk: Some(desk.debian.clone()),
+        root_disk: Some(debian::disk(&scene.lab, Arch::X86_64)?),
         document: Some(desk.written("document.xml", desk.document().build().as_bytes())?),
         moments: vec![come],
         time_limit: SYSTEMD_LIMIT,
@@ -266,171 +252,34 @@ pub(super) fn visitor_logs_in_under_systemd(scene: &Scene) -> Result<(), Broken>
     seen.expect(refused.is_empty(), || refused.clone())
 }
 
-/// What a visitor brings along.
-struct Desk {
-    directory: PathBuf,
-    debian: PathBuf,
-    public: String,
+fn by_key_and_by_password(guest: &mut Guest<'_>) -> Result<(), Fault> {
+    const WHO: &str = "id -un; hostname; pwd";
+    let whole = format!("{USER}\n{HOST_NAME}\n/home/{USER}\n");
+    guest.desk.written("password", PASSWORD.as_bytes())?;
+    guest.comes_in("by password", &ASKED, WHO, "", &whole)?;
+    // As it stands in the document.
+    guest.desk.written("password", b"Plain-6f1c0e&amp;Words")?;
+    let known = guest.desk.directory.join("known_hosts");
+    let wrong = guest.ssh(guest.strict, &known, &ASKED, "true", "")?;
+    if wrong.status.success() {
+        guest
+            .refused
+            .push("another password is accepted".to_owned());
+    }
+    // The last command lets the machine end.
+    let command = format!(
+        "{WHO}; sudo -n true 2>/dev/null || echo asks; \
+         sudo -S -p '' sh -c 'cat /var/lib/preroot/custom-data; touch /run/over'"
+    );
+    let answer = format!("{whole}asks\n{CUSTOM_DATA}");
+    // Only sudo reads it.
+    let input = format!("{PASSWORD}\n");
+    guest.comes_in("by key", &KEY, &command, &input, &answer)
 }
 
-impl Desk {
-    /// Makes a key, and what is needed to tell a password.
-    fn set(lab: &Lab, directory: &Path) -> Result<Self, Fault> {
-        create_directory(directory)?;
-        let key = directory.join("key");
-        let mut keygen = lab.tool("ssh-keygen")?.command();
-        keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "visitor", "-f"]);
-        progress::run(keygen.arg(&key))?;
-        let public = key.with_extension("pub");
-        let public = fs::read_to_string(&public).map_err(Fault::file("read", &public))?;
-        let desk = Self {
-            directory: directory.to_owned(),
-            debian: debian::disk(lab, Arch::X86_64)?,
-            public: public.trim_end().to_owned(),
-        };
-        let asked = desk.written("askpass", b"#!/bin/sh\nexec cat \"${0%/*}/password\"\n")?;
-        fs::set_permissions(&asked, Permissions::from_mode(0o700))
-            .map_err(Fault::file("chmod", &asked))?;
-        Ok(desk)
-    }
-
-    fn document(&self) -> Document {
-        Document::new(HOST_NAME, USER).key(&self.public)
-    }
-
-    fn written(&self, name: &str, content: &[u8]) -> Result<PathBuf, Fault> {
-        let path = self.directory.join(name);
-        fs::write(&path, content).map_err(Fault::file("write", &path))?;
-        Ok(path)
-    }
-}
-
-/// A visitor at the machine's door.
-struct Guest<'a> {
-    desk: &'a Desk,
-    hands: &'a Hands<'a>,
-    address: String,
-    /// What ssh does with a host key that it does not know.
-    strict: &'static str,
-    refused: Vec<String>,
-    host_key: Vec<String>,
-}
-
-impl<'a> Guest<'a> {
-    /// Comes with what the console shows: the address, and the host key.
-    fn arrive(desk: &'a Desk, hands: &'a Hands<'a>) -> Result<Self, Fault> {
-        let line = hands.console.last().map_or("", String::as_str);
-        let address = line.split_once(UP).map_or("", |(_, rest)| rest).trim();
-        let known: Vec<_> = hands
-            .console
-            .iter()
-            .filter_map(|line| line.split_once(HOST_KEY))
-            .map(|(_, known)| known.to_owned())
-            // A fingerprint has no address and no type before it.
-            .filter(|known| {
-                known
-                    .split(' ')
-                    .nth(1)
-                    .is_some_and(|kind| kind.contains('-'))
-            })
-            .collect();
-        desk.written("known_hosts", (known.join("\n") + "\n").as_bytes())?;
-        let mut guest = Self {
-            desk,
-            hands,
-            address: address.to_owned(),
-            strict: "yes",
-            refused: Vec::new(),
-            host_key: Vec::new(),
-        };
-        let stranger = desk.written("stranger", b"")?;
-        let unknown = guest.ssh("yes", &stranger, &KEY, "true")?;
-        if unknown.status.success() {
-            let why = "ssh accepts a key that it does not know".to_owned();
-            guest.host_key.push(why);
-        }
-        if known.is_empty() {
-            let why = format!("the console shows no line with `{HOST_KEY}`");
-            guest.host_key.push(why);
-            guest.strict = "accept-new";
-        }
-        Ok(guest)
-    }
-
-    /// Runs `ssh` with a command for the other side that reads this on its standard input.
-    fn ssh(
-        &self,
-        strict: &str,
-        known: &Path,
-        options: &[&str],
-        command: &str,
-    ) -> Result<Output, Fault> {
-        let ssh = self.hands.lab.tool("ssh")?;
-        let mut line = self.hands.visitor.command(&ssh);
-        line.current_dir(&self.desk.directory);
-        line.args(["-F", "/dev/null", "-T", "-o", "LogLevel=ERROR"]);
-        line.args(["-o", "ConnectTimeout=20", "-o", "IdentitiesOnly=yes"]);
-        line.args(["-o", "GlobalKnownHostsFile=/dev/null"]);
-        line.args(["-o", &format!("StrictHostKeyChecking={strict}")]);
-        line.args(["-o", &format!("UserKnownHostsFile={}", known.display())]);
-        line.args(options);
-        line.env("SSH_ASKPASS", self.desk.directory.join("askpass"));
-        line.env("SSH_ASKPASS_REQUIRE", "force");
-        line.arg(format!("{USER}@{}", self.address)).arg(command);
-        // Only sudo reads it.
-        visitor::run(&mut line, &format!("{PASSWORD}\n")).map_err(Fault::file("run", ssh.program()))
-    }
-
-    /// Runs a command on the machine, which must give this answer.
-    fn comes_in(
-        &mut self,
-        how: &str,
-        options: &[&str],
-        command: &str,
-        answer: &str,
-    ) -> Result<(), Fault> {
-        let known = self.desk.directory.join("known_hosts");
-        let mut output = self.ssh(self.strict, &known, options, command)?;
-        if String::from_utf8_lossy(&output.stderr).contains("Host key verification failed") {
-            let why = format!("the key on the console is not sshd's: {}", told(&output));
-            self.host_key.push(why);
-            // What else there is to see shall be seen.
-            self.strict = "accept-new";
-            self.desk.written("known_hosts", b"")?;
-            output = self.ssh(self.strict, &known, options, command)?;
-        }
-        if !output.status.success() || output.stdout != answer.as_bytes() {
-            let told = told(&output);
-            self.refused.push(format!("{how}, `{command}`: {told}"));
-        }
-        Ok(())
-    }
-
-    fn by_key_and_by_password(&mut self) -> Result<(), Fault> {
-        const WHO: &str = "id -un; hostname; pwd";
-        let whole = format!("{USER}\n{HOST_NAME}\n/home/{USER}\n");
-        self.desk.written("password", PASSWORD.as_bytes())?;
-        self.comes_in("by password", &ASKED, WHO, &whole)?;
-        // As it stands in the document.
-        self.desk.written("password", b"Plain-6f1c0e&amp;Words")?;
-        let known = self.desk.directory.join("known_hosts");
-        let wrong = self.ssh(self.strict, &known, &ASKED, "true")?;
-        if wrong.status.success() {
-            self.refused.push("another password is accepted".to_owned());
-        }
-        // The last command lets the machine end.
-        let command = format!(
-            "{WHO}; sudo -n true 2>/dev/null || echo asks; \
-             sudo -S -p '' sh -c 'cat /var/lib/preroot/custom-data; touch /run/over'"
-        );
-        let answer = format!("{whole}asks\n{CUSTOM_DATA}");
-        self.comes_in("by key", &KEY, &command, &answer)
-    }
-
-    fn under_systemd(&mut self) -> Result<(), Fault> {
-        let command = "id -un; hostname; cat /run/systemd/netif/links/* | grep -c =configured; \
-                       sudo -n systemctl poweroff --no-wall --no-block";
-        let answer = format!("{USER}\n{HOST_NAME}\n1\n");
-        self.comes_in("by key", &KEY, command, &answer)
-    }
+fn under_systemd(guest: &mut Guest<'_>) -> Result<(), Fault> {
+    let command = "id -un; hostname; cat /run/systemd/netif/links/* | grep -c =configured; \
+                   sudo -n systemctl poweroff --no-wall --no-block";
+    let answer = format!("{USER}\n{HOST_NAME}\n1\n");
+    guest.comes_in("by key", &KEY, command, "", &answer)
 }
