@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::apt::Apt;
 use crate::arch::Arch;
 use crate::fault::Fault;
-use crate::fetch::{Lab, count, create_directory, list, on_path, remove_directory};
+use crate::fetch::{Lab, Tool, count, create_directory, list, on_path, remove_directory};
 use crate::progress::{self, Step};
 
 /// The UUID of the disk's file system.
@@ -57,6 +57,16 @@ const WITH_NETWORKS: [&str; 7] = [
     "isc-dhcp-client",
     "netplan.io",
     "network-manager",
+];
+
+/// What comes on top where an initramfs is made of it: the generators, which make none by themselves.
+const WITH_GENERATORS: [&str; 5] = [
+    // `hostnamectl` asks over it.
+    "dbus",
+    "dracut-core",
+    "e2fsprogs",
+    "initramfs-tools-core",
+    "zstd",
 ];
 
 /// What Azure's agent is called: in Debian, in Ubuntu.
@@ -128,11 +138,18 @@ pub enum Flavour {
     WithAgents,
     /// The plain one with every network manager and DHCP client that Debian has to offer.
     WithNetworks,
+    /// What a machine needs that makes its own initramfs.
+    WithGenerators,
 }
 
 impl Flavour {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::WithAgents, Self::WithNetworks];
+    pub const ALL: [Self; 4] = [
+        Self::Plain,
+        Self::WithAgents,
+        Self::WithNetworks,
+        Self::WithGenerators,
+    ];
 
     /// Gives the name that `cargo lab fetch` has for it.
     pub fn name(self) -> &'static str {
@@ -140,6 +157,7 @@ impl Flavour {
             Self::Plain => "debian",
             Self::WithAgents => "debian-agents",
             Self::WithNetworks => "debian-networks",
+            Self::WithGenerators => "debian-generators",
         }
     }
 
@@ -147,7 +165,7 @@ impl Flavour {
     fn kinds(self) -> &'static [&'static str] {
         match self {
             Self::Plain => &[ARCHIVE, DISK],
-            Self::WithAgents | Self::WithNetworks => &[ARCHIVE],
+            Self::WithAgents | Self::WithNetworks | Self::WithGenerators => &[ARCHIVE],
         }
     }
 
@@ -163,6 +181,7 @@ impl Flavour {
                 packages.push(if is_debian { debian } else { ubuntu });
             }
             Self::WithNetworks => packages.extend(WITH_NETWORKS),
+            Self::WithGenerators => packages.extend(WITH_GENERATORS),
         }
         Ok(packages)
     }
@@ -176,9 +195,14 @@ pub fn made(lab: &Lab, flavour: Flavour) -> Option<PathBuf> {
 
 /// Gives a Debian's archive, and makes it if it is not there yet.
 pub fn archive(lab: &Lab, flavour: Flavour) -> Result<PathBuf, Fault> {
-    let arch = Arch::host().ok_or_else(|| missing("use an x86_64 or aarch64 machine"))?;
+    let arch = host()?;
     make(lab, flavour, arch)?;
     Ok(path(lab, flavour, arch, ARCHIVE))
+}
+
+/// Gives the processor that a Debian can be made for: this machine's.
+pub(crate) fn host() -> Result<Arch, Fault> {
+    Arch::host().ok_or_else(|| missing("use an x86_64 or aarch64 machine"))
 }
 
 /// Gives the plain Debian as an ext4 file system; copy it before anything writes to it.
@@ -254,16 +278,11 @@ fn make(lab: &Lab, flavour: Flavour, arch: Arch) -> Result<(), Fault> {
         count(archives.len())
     ));
     let part = |kind: &str| work.join("root").with_extension(kind);
-    let mut command = unshare.command();
-    command.args(["--mount", "--pid", "--fork", "--kill-child", "--net"]);
-    if !nix::unistd::geteuid().is_root() {
-        command.args(["--user", "--map-root-user", "--map-auto"]);
-    }
-    command.args(["--", "sh"]).arg(&script);
+    let mut command = inside(&unshare, &mke2fs);
+    command.arg(&script);
     command.args([&packages, &additions, &part(ARCHIVE)]);
     if flavour.kinds().contains(&DISK) {
         command.arg(part(DISK)).args([UUID, SIZE]);
-        with_program(&mut command, mke2fs.program());
     }
     step.run(&mut command, &String::new)?;
     let prefix = prefix(flavour, arch);
@@ -327,14 +346,21 @@ fn add(tree: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Lets a command line find a program that is not on its `PATH`.
-fn with_program(command: &mut Command, program: &Path) {
+/// Starts a command line for a shell script that is root in namespaces of its own, and has `mke2fs`.
+pub(crate) fn inside(unshare: &Tool, mke2fs: &Tool) -> Command {
+    let mut command = unshare.command();
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--net"]);
+    if !nix::unistd::geteuid().is_root() {
+        command.args(["--user", "--map-root-user", "--map-auto"]);
+    }
+    command.args(["--", "sh"]);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let first = program.parent().map(Path::to_owned);
-    let all = std::env::split_paths(&path).chain(first);
+    let last = mke2fs.program().parent().map(Path::to_owned);
+    let all = std::env::split_paths(&path).chain(last);
     if let Ok(path) = std::env::join_paths(all) {
         command.env("PATH", path);
     }
+    command
 }
 
 #[cfg(test)]
@@ -353,7 +379,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(paths.len(), 8);
+        assert_eq!(paths.len(), 10);
         // What is removed as old is of the same flavour and processor.
         let prefixes: Vec<_> = paths.iter().map(|(own, _)| own.clone()).collect();
         for (own, path) in &paths {
@@ -364,7 +390,7 @@ mod tests {
         }
         paths.sort();
         paths.dedup();
-        assert_eq!(paths.len(), 8);
+        assert_eq!(paths.len(), 10);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod boot;
 mod cargo;
 pub mod debian;
 pub mod disc;
+pub mod distro;
 pub mod elf;
 pub mod expected;
 pub mod ext4;

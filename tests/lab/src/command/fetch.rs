@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use lab::arch::Arch;
 use lab::debian::{self, Flavour};
+use lab::distro::Distro;
 use lab::fault::Fault;
 use lab::fetch::{Lab, known_programs};
 use lab::kernel::Kernel;
@@ -20,8 +21,10 @@ Usage: cargo lab fetch [OPTION]... [THING]...
 
   THING           `kernel`, `root` (the root disk), `debian` (a whole system as after its
                   installation), `debian-agents` (the same with cloud-init and waagent),
-                  `debian-networks` (the same with all network managers), or a program
-                  such as mkudffs; default: all that `cargo lab boot` needs
+                  `debian-networks` (the same with all network managers),
+                  `debian-generators` (the same with dracut and initramfs-tools),
+                  `distro` (a disk of that with preroot, and each initramfs beside it),
+                  or a program such as mkudffs; default: all that `cargo lab boot` needs
   --arch ARCH     for which machine: x86_64 (default), aarch64; a whole system and the
                   programs are this one's
   --list          list the programs that can be fetched
@@ -60,6 +63,8 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, Fault> {
             "debian" => debian::archive(&lab, Flavour::Plain)?,
             "debian-agents" => debian::archive(&lab, Flavour::WithAgents)?,
             "debian-networks" => debian::archive(&lab, Flavour::WithNetworks)?,
+            "debian-generators" => debian::archive(&lab, Flavour::WithGenerators)?,
+            "distro" => Distro::make(&lab)?.disk(),
             program if known_programs().any(|known| known == program) => {
                 lab.tool(program)?.program().to_owned()
             }
