@@ -78,6 +78,8 @@ pub struct Options {
     pub pcap: Option<PathBuf>,
     /// Kernel arguments after the lab's own.
     pub append: Vec<String>,
+    /// Whether the kernel mounts the root to be written to, which distributions leave to the real init.
+    pub writable: bool,
     /// Further arguments of the emulator.
     pub emulator: Vec<String>,
     /// Processors of the machine.
@@ -108,6 +110,7 @@ impl Default for Options {
             scenario: Some(Scenario::default()),
             pcap: None,
             append: Vec::new(),
+            writable: true,
             emulator: Vec::new(),
             cpus: 1,
             time_limit: Duration::from_mins(2),
@@ -318,7 +321,7 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
     let mut append = vec![
         format!("console={}", traits.console),
         format!("root={root}"),
-        "rw".to_owned(),
+        if options.writable { "rw" } else { "ro" }.to_owned(),
         // No virtio card is a Hyper-V one, so it has to be named.
         "preroot.nic=eth0".to_owned(),
         // A kernel that gives up ends the machine at once.

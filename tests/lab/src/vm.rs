@@ -6,6 +6,7 @@
 //! elsewhere.
 
 mod circumstances;
+mod distros;
 mod gpt;
 mod guest;
 mod login;
@@ -51,9 +52,18 @@ pub struct Promise {
     check: fn(&Scene) -> Result<(), Broken>,
     /// Whether the machine is an installed Debian, which cannot be made everywhere.
     in_debian: bool,
+    /// Whether that Debian makes its own initramfs.
+    in_distro: bool,
 }
 
 impl Promise {
+    const fn in_distro(self) -> Self {
+        Self {
+            in_distro: true,
+            ..self
+        }
+    }
+
     const fn in_debian(self) -> Self {
         Self {
             in_debian: true,
@@ -73,6 +83,7 @@ const fn promise(
         about,
         check,
         in_debian: false,
+        in_distro: false,
     }
 }
 
@@ -81,6 +92,24 @@ const AARCH64: &str = "aarch64_ready_with_identity";
 
 /// Every promise; those that take longest come first, so that nobody waits for a last one.
 pub static PROMISES: &[Promise] = &[
+    promise(
+        "dracut_with_systemd",
+        "Debian with dracut and systemd in its initramfs: as if we had never been there",
+        distros::dracut_with_systemd,
+    )
+    .in_distro(),
+    promise(
+        "dracut_without_systemd",
+        "the same with dracut's own init",
+        distros::dracut_without_systemd,
+    )
+    .in_distro(),
+    promise(
+        "initramfs_tools",
+        "the same with Debian's own initramfs",
+        distros::initramfs_tools,
+    )
+    .in_distro(),
     promise(
         "ready_with_identity",
         "the machine has its identity, the platform accepted Ready, 20 lines at most",
@@ -257,6 +286,15 @@ pub fn run(
         }
         debian::leave_out(fault, "the promises about visitors")?;
         chosen.retain(|promise| !promise.in_debian);
+    }
+    if chosen.iter().any(|promise| promise.in_distro)
+        && let Err(fault) = scene.distro()
+    {
+        if !wanted.is_empty() {
+            return Err(fault);
+        }
+        debian::leave_out(fault, "the promises about the initramfs of distributions")?;
+        chosen.retain(|promise| !promise.in_distro);
     }
     let queue = Mutex::new(chosen);
     let counts = Mutex::new((0, 0));

@@ -7,12 +7,13 @@ use core::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::lock;
 use super::login::Visited;
 use crate::arch::Arch;
 use crate::boot::{self, Options, Outcome};
+use crate::distro::Distro;
 use crate::ext4;
 use crate::fault::Fault;
 use crate::fetch::{Lab, create_directory, remove_directory};
@@ -117,6 +118,7 @@ pub(super) struct Scene {
     /// A directory for what promises need; it is gone with the scene.
     pub(super) directory: PathBuf,
     initramfs: PathBuf,
+    distro: OnceLock<Distro>,
     usual: Mutex<Option<Arc<Usual>>>,
     /// The boot of an installed system that somebody visits.
     pub(super) visited: Mutex<Option<Arc<Visited>>>,
@@ -136,9 +138,19 @@ impl Scene {
             lab: lab.clone(),
             directory,
             initramfs,
+            distro: OnceLock::new(),
             usual: Mutex::new(None),
             visited: Mutex::new(None),
         })
+    }
+
+    /// Gives the Debian with initramfs of its own, which is made when it is asked for first.
+    pub(super) fn distro(&self) -> Result<&Distro, Fault> {
+        if let Some(distro) = self.distro.get() {
+            return Ok(distro);
+        }
+        let made = Distro::make(&self.lab)?;
+        Ok(self.distro.get_or_init(|| made))
     }
 
     /// Gives the options of the usual boot, with these kernel arguments after the lab's own.

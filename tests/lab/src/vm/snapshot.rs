@@ -3,7 +3,7 @@
 //!
 //! A file that was written anew, with the same content even, shows another inode, time or extent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -127,16 +127,31 @@ fn without_reading(text: &str) -> String {
 
 /// Names what is there in one and not, or not the same, in the other; empty if nothing is.
 pub(super) fn differences(before: &Snapshot, after: &Snapshot) -> String {
-    let mut text = String::new();
-    let paths: std::collections::BTreeSet<_> = before.keys().chain(after.keys()).collect();
-    let mut count = 0;
-    for path in paths {
+    shown(changes(before, after))
+}
+
+/// Lists what is not the same: what became of it, and its path.
+pub(super) fn changes<'a>(
+    before: &'a Snapshot,
+    after: &'a Snapshot,
+) -> impl Iterator<Item = (&'static str, &'a str)> {
+    let paths: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    paths.into_iter().filter_map(|path| {
         let what = match (before.get(path), after.get(path)) {
-            (Some(a), Some(b)) if a == b => continue,
+            (Some(a), Some(b)) if a == b => return None,
             (Some(_), Some(_)) => "changed",
             (Some(_), None) => "gone",
             (None, _) => "new",
         };
+        Some((what, path.as_str()))
+    })
+}
+
+/// Shows changes, a line each, but not too many.
+pub(super) fn shown<'a>(changes: impl Iterator<Item = (&'static str, &'a str)>) -> String {
+    let mut text = String::new();
+    let mut count = 0;
+    for (what, path) in changes {
         count += 1;
         if count <= SHOWN {
             let _ = writeln!(text, "{what} {path}");
