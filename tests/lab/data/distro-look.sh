@@ -8,6 +8,8 @@ say() { echo "@@ $1=$2"; }
 block() { while IFS= read -r line; do echo "@@ $1: $line"; done; }
 
 echo "@@ begin"
+# Started when the system is up; what it does is to be seen, too.
+while systemctl --quiet is-active preroot-ready.service; do sleep 0.5; done
 say state "$(systemctl is-system-running --wait)"
 systemctl --failed --no-legend --plain --full | block failed
 say static_hostname "$(hostnamectl --static)"
@@ -26,7 +28,7 @@ done
 find /run/preroot | block run
 # When preroot was run, and when it ended.
 grep -E 'sched_process_(exec: filename=[^ ]*/preroot |exit: comm=preroot )' /sys/kernel/tracing/trace | block trace
-journalctl -b --no-pager -o short-monotonic -u 'preroot*' 2>&1 | block units
+journalctl -b --no-pager -o short-monotonic -u 'preroot*' -u ssh 2>&1 | block units
 journalctl -b --no-pager -o short-monotonic -p warning 2>&1 | block warning
 echo "@@ end"
 systemctl poweroff --no-wall --no-block

@@ -6,15 +6,19 @@
 //! elsewhere.
 
 mod circumstances;
+mod courier;
 mod distros;
 mod gpt;
 mod guest;
+mod later;
 mod login;
 mod network;
 mod provisioning;
 mod root;
 mod scene;
 mod snapshot;
+mod unmanaged;
+mod visit;
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -108,6 +112,30 @@ pub static PROMISES: &[Promise] = &[
         "initramfs_tools",
         "the same with Debian's own initramfs",
         distros::initramfs_tools,
+    )
+    .in_distro(),
+    promise(
+        "no_network_manager",
+        "Debian without a network manager: pinged and logged in to, on every boot",
+        unmanaged::no_network_manager,
+    )
+    .in_distro(),
+    promise(
+        "ready_later",
+        "ready = later: the running system tells the platform, once",
+        later::ready_later,
+    )
+    .in_distro(),
+    promise(
+        "courier_dracut",
+        "dracut finds no root: the platform is told why, and dracut goes on as ever",
+        courier::dracut,
+    )
+    .in_distro(),
+    promise(
+        "courier_initramfs_tools",
+        "the same with Debian's own initramfs",
+        courier::initramfs_tools,
     )
     .in_distro(),
     promise(

@@ -31,6 +31,8 @@ pub(super) const KEY: [&str; 4] = ["-i", "key", "-o", "BatchMode=yes"];
 pub(super) struct Desk {
     pub(super) directory: PathBuf,
     public: String,
+    /// The machine's host key is known by the machine's name and not by its address.
+    pub(super) by_name: bool,
 }
 
 impl Desk {
@@ -46,6 +48,7 @@ impl Desk {
         let desk = Self {
             directory: directory.to_owned(),
             public: public.trim_end().to_owned(),
+            by_name: false,
         };
         let asked = desk.written("askpass", b"#!/bin/sh\nexec cat \"${0%/*}/password\"\n")?;
         fs::set_permissions(&asked, Permissions::from_mode(0o700))
@@ -138,6 +141,19 @@ impl<'a> Guest<'a> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Pings the machine, which must answer.
+    pub(super) fn ping(&mut self) -> Result<(), Fault> {
+        let busybox = self.hands.lab.tool("busybox")?;
+        let mut line = self.hands.visitor.command(&busybox);
+        line.args(["ping", "-c", "3", "-A", "-W", "10"])
+            .arg(&self.address);
+        let output = visitor::run(&mut line, "").map_err(Fault::file("run", busybox.program()))?;
+        if !output.status.success() {
+            self.refused.push(format!("ping: {}", told(&output)));
+        }
+        Ok(())
+    }
+
     /// Runs `ssh` with a command for the other side that reads this on its standard input.
     pub(super) fn ssh(
         &self,
@@ -155,6 +171,9 @@ impl<'a> Guest<'a> {
         line.args(["-o", "GlobalKnownHostsFile=/dev/null"]);
         line.args(["-o", &format!("StrictHostKeyChecking={strict}")]);
         line.args(["-o", &format!("UserKnownHostsFile={}", known.display())]);
+        if self.desk.by_name {
+            line.args(["-o", &format!("HostKeyAlias={HOST_NAME}")]);
+        }
         line.args(options);
         line.env("SSH_ASKPASS", self.desk.directory.join("askpass"));
         line.env("SSH_ASKPASS_REQUIRE", "force");
