@@ -20,7 +20,7 @@ use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
 use crate::linux::module::Modules;
 use crate::linux::process::{self, Fork};
 use crate::linux::root::Root;
-use crate::linux::uevent::Uevents;
+use crate::linux::uevent::{self, Uevents};
 use crate::linux::{clock, files, mount, poll};
 use crate::wire::cmdline::CommandLine;
 use crate::wire::disc::{Disc, DiscFault, Kind};
@@ -319,21 +319,38 @@ fn search(channel: &Channel, options: &Options) -> Search {
     }
 }
 
-/// Waits for an event or a while; tells whether anybody still wants to know.
-fn wait_for_news(channel: &Channel, uevents: Option<&mut Uevents>) -> bool {
-    let mut fds: heapless::Vec<PollFd<'_>, 2> = heapless::Vec::new();
-    let _ = fds.push(PollFd::new(channel, PollFlags::IN));
-    if let Some(uevents) = &uevents {
-        let _ = fds.push(PollFd::new(*uevents, PollFlags::IN));
+/// Waits for an event of a drive or a while; tells whether anybody still wants to know.
+///
+/// While udev goes through all devices there are thousands of other events: each is passed over for the
+/// price of reading it.
+fn wait_for_news(channel: &Channel, mut uevents: Option<&mut Uevents>) -> bool {
+    let until = clock::monotonic().saturating_add(AGAIN);
+    let mut event = [0; uevent::MESSAGE_BYTES];
+    loop {
+        let mut fds: heapless::Vec<PollFd<'_>, 2> = heapless::Vec::new();
+        let _ = fds.push(PollFd::new(channel, PollFlags::IN));
+        if let Some(uevents) = &uevents {
+            let _ = fds.push(PollFd::new(*uevents, PollFlags::IN));
+        }
+        let left = until.saturating_sub(clock::monotonic());
+        let _ = poll::wait(&mut fds, Some(left));
+        drop(fds);
+        if channel.receive(&mut [0; MAX_MESSAGE]) == Incoming::Closed {
+            return false;
+        }
+        let mut is_news = left.is_zero();
+        while let Some(uevents) = &mut uevents
+            && let Ok(Some(news)) = uevents.next(&mut event)
+        {
+            is_news |= match news {
+                uevent::News::Device(event) => block::is_optical(event.path),
+                uevent::News::Lost => true,
+            };
+        }
+        if is_news {
+            return true;
+        }
     }
-    let _ = poll::wait(&mut fds, Some(AGAIN));
-    drop(fds);
-    if let Some(uevents) = uevents {
-        let mut buffer = [0; 8192];
-        while let Ok(Some(_)) = uevents.next(&mut buffer) {}
-    }
-    let mut buffer = [0; MAX_MESSAGE];
-    channel.receive(&mut buffer) != Incoming::Closed
 }
 
 /// Why a disc was not read.

@@ -3,8 +3,6 @@
 //! `ready` is for the running system, when the report was left to it; `failed` for an initramfs that does
 //! not come to its end.
 
-use core::time::Duration;
-
 use super::options::{Options, Task};
 use super::provision::{self, Prepared};
 use super::rooted::RUNNING;
@@ -15,8 +13,6 @@ use crate::linux::log::Level;
 use crate::linux::{clock, files};
 use crate::wire::report::{MAX_JSON, Outcome, Report};
 
-/// How long an emergency shell may be kept waiting.
-const BUDGET: Duration = Duration::from_mins(1);
 /// What is said of a failure of which nothing is known.
 const UNKNOWN: &str = "the initramfs failed";
 
@@ -52,7 +48,7 @@ fn ready<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
 fn failed<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
     let start = clock::monotonic();
     let mut options = Options::of(Task::Failed);
-    options.timeout = BUDGET;
+    options.timeout = worker::COURIER;
     let Prepared { options, log } = match provision::prepare(options, arguments) {
         Ok(prepared) => prepared,
         Err(exit) => return exit,

@@ -48,6 +48,9 @@ pub(super) const LATER: &CStr = c"/run/preroot/ready-later";
 /// How long a drive may take to eject its disc before the report goes out without it.
 const EJECT: Duration = Duration::from_secs(1);
 
+/// How long a report of failure may take.
+pub(super) const COURIER: Duration = Duration::from_mins(1);
+
 /// What the platform is to be told.
 enum Verdict {
     /// Not known yet.
@@ -346,6 +349,10 @@ impl Worker {
                 Some(Order::NoRoot(reason)) => {
                     if self.rooted.is_gated() {
                         self.options.task = Task::Failed;
+                        // An emergency shell waits for it.
+                        self.options.timeout = COURIER;
+                        let until = clock::monotonic().saturating_add(COURIER);
+                        self.deadline = self.deadline.min(until);
                     }
                     self.rooted.give_up();
                     self.fail(format_args!("{reason}"), "see root= and the drivers");

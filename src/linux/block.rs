@@ -93,6 +93,15 @@ pub fn optical_drives() -> Vec<Drive> {
     Places::HOST.optical_drives()
 }
 
+/// Tells whether a device is an optical drive, by its name or its path in sysfs.
+pub fn is_optical(path: &str) -> bool {
+    let name = path.rsplit('/').next();
+    name.and_then(|name| name.strip_prefix("sr"))
+        .is_some_and(|number| {
+            !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
+        })
+}
+
 impl Drive {
     /// Gives the kernel's name, such as `sr0`.
     pub fn name(&self) -> &str {
@@ -346,11 +355,8 @@ impl Places<'_> {
     fn optical_drives(self) -> Vec<Drive> {
         let mut drives = Vec::<Drive>::new();
         self.each(&mut |node| {
-            let number = node.name.strip_prefix("sr");
             // A ninth drive is not looked at.
-            if drives.len() < MAX_DRIVES
-                && number.is_some_and(|number| number.parse::<u32>().is_ok())
-            {
+            if drives.len() < MAX_DRIVES && is_optical(&node.name) {
                 let path = self.path(&node);
                 let name = node.name;
                 let place = drives.partition_point(|known| by_name(&known.name, &name).is_lt());
@@ -743,6 +749,23 @@ mod tests {
             ["sr0", "sr1"]
         );
         assert!(drives[0].path().ends_with("/dev/sr0"));
+    }
+
+    #[test]
+    fn drive_is_known_by_its_name() {
+        let path = "/devices/pci0000:00/0000:00:01.1/ata2/host1/target1:0:0/1:0:0:0/block/sr0";
+        assert!(is_optical(path));
+        assert!(is_optical("sr12"));
+        for other in [
+            "/devices/pci0000:00/0000:00:01.1/ata2",
+            "sr",
+            "srx",
+            "sr0/x",
+            "sda",
+            "",
+        ] {
+            assert!(!is_optical(other), "{other}");
+        }
     }
 
     #[test]
