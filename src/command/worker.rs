@@ -585,9 +585,10 @@ impl Worker {
         let (awaited, until) = self.awaited();
         let until = until.min(self.deadline);
         // Nobody is kept waiting yet by a run that begins before its time.
-        if !self.rooted.is_gated() {
+        let line = (!self.rooted.is_gated()).then(|| {
             patience.awaiting(now, &self.log, format_args!("{awaited}"), until);
-        }
+            patience.due()
+        });
         let reporting =
             !matches!(self.verdict, Verdict::Open) || self.options.ready == Ready::Early;
         let ejecting = match &self.disc {
@@ -597,7 +598,7 @@ impl Worker {
         let uplink = self.uplink.due(now, reporting && ejecting.is_none());
         let root = self.rooted.awaited_until();
         let metadata = self.metadata_until();
-        let due = earliest(&[Some(patience.due()), uplink, ejecting, root, metadata])
+        let due = earliest(&[line, uplink, ejecting, root, metadata])
             .map_or(self.deadline, |due| due.min(self.deadline));
         let mut fds: Vec<PollFd<'_>, 16> = Vec::new();
         // Room for all: see `Uplink::wait_on`.

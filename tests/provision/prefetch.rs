@@ -13,7 +13,7 @@ use crate::azure::Azure;
 use crate::healthy::{CONVERSATION, assert_has_identity, with_key};
 use crate::machine::{Machine, VM_ID, assert_at_rest, assert_same, is_up, on_machine, report};
 use crate::namespace::ip;
-use crate::run::Running;
+use crate::run::{Running, our_places};
 
 /// Where the two meet.
 const DOOR: &str = "/run/preroot/prefetch";
@@ -37,6 +37,25 @@ pub(crate) fn prefetch(machine: &Machine, more: &[&str]) -> Running {
 
 fn kill(running: &Running) {
     kill_process(Pid::from_raw(running.id()).unwrap(), Signal::KILL).unwrap();
+}
+
+/// Adds up how long the processes of the program have kept a processor.
+fn processor_time() -> Duration {
+    let of_one = |place: &Path| {
+        let stat = fs::read_to_string(place.join("stat")).ok()?;
+        // Behind the name: state, ten numbers, then time of its own and the kernel's for it.
+        let (_, rest) = stat.rsplit_once(')')?;
+        let times = rest.split_whitespace().skip(11).take(2);
+        Some(
+            times
+                .filter_map(|ticks| ticks.parse::<u64>().ok())
+                .sum::<u64>(),
+        )
+    };
+    let places = our_places();
+    let ticks: u64 = places.iter().filter_map(|place| of_one(place)).sum();
+    // A hundred ticks a second, on every machine that we know.
+    Duration::from_millis(ticks * 10)
 }
 
 #[test]
@@ -131,8 +150,9 @@ fn root_that_is_done_leaves_a_prefetch_nothing_to_do_and_nothing_to_say() {
 
         let azure = Azure::start("healthy");
         let early = prefetch(machine, &[]);
-        // Long enough to find that there is no disc.
-        std::thread::sleep(Duration::from_millis(300));
+        // Long enough to find that there is no disc, and to be seen spinning.
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(processor_time() < Duration::from_millis(300));
         assert!(
             !is_up("vm0"),
             "no interface is touched before the root asks for it"
