@@ -60,8 +60,8 @@ preroot.NAME=VALUE, which has the last word:
                       no: show it on the console only (default)
   --timeout SECONDS   the whole budget; then the boot goes on (default: 1200)
   --dry-run           print what would be changed; change and report nothing
-  --log WHERE         kmsg, stderr, or auto: a terminal if there is one, else
-                      kmsg
+  --log WHERE         kmsg, stderr, or auto: stderr if that is a terminal other
+                      than the console, else kmsg
 
 kernel arguments of their own:
   preroot=off           do nothing at all

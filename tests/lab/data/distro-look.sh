@@ -28,6 +28,10 @@ done
 find /run/preroot | block run
 # When preroot was run, and when it ended.
 grep -E 'sched_process_(exec: filename=[^ ]*/preroot |exit: comm=preroot )' /sys/kernel/tracing/trace | block trace
+# And how long all of its processes kept a processor, in nanoseconds.
+say processor_ns "$(awk '/sched_stat_runtime: comm=preroot / {
+    for (i = 1; i <= NF; i++) if (sub(/^runtime=/, "", $i)) sum += $i
+} END { printf "%d", sum }' /sys/kernel/tracing/trace)"
 journalctl -b --no-pager -o short-monotonic -u 'preroot*' -u ssh 2>&1 | block units
 journalctl -b --no-pager -o short-monotonic -p warning 2>&1 | block warning
 echo "@@ end"
