@@ -160,13 +160,12 @@ pub(super) fn seek(
     until: Duration,
     log: &Log,
     report: &mut Report,
-    start: Duration,
 ) -> bool {
     let mut patience = Patience::default();
     let mut buffer = [0; MAX_MESSAGE];
     loop {
         let now = clock::monotonic();
-        if uplink.seek(now, host_name, log, report, start) {
+        if uplink.seek(now, host_name, log, report) {
             return true;
         }
         while let Incoming::Message(_) = caller.receive(&mut buffer) {}

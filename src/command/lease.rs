@@ -336,7 +336,6 @@ fn seek(options: &Options, keeper: &Keeper, caller: &Channel) {
         until,
         log,
         &mut report,
-        start,
     ) && let Some(record) = uplink.keep(log)
     {
         set_resolver(root, record, log);

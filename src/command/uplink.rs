@@ -157,13 +157,12 @@ impl Uplink {
         health: Option<Health<'_>>,
         log: &Log,
         report: &mut Report,
-        start: Duration,
     ) -> Option<Outcome> {
-        self.watch_links(now, log, report, start);
+        self.watch_links(now, log, report);
         if self.way.is_none() {
             match self.owner {
                 Some(Owner::Others) => self.seek_route(now, log, report),
-                Some(Owner::Us) => self.seek_lease(now, host_name, log, report, start),
+                Some(Owner::Us) => self.seek_lease(now, host_name, log, report),
                 None => {}
             }
         }
@@ -204,8 +203,8 @@ impl Uplink {
             self.told_goal_state = true;
             report.phase(
                 "goalstate",
-                self.leased.saturating_sub(start),
-                at.saturating_sub(start),
+                self.leased,
+                at,
                 format_args!("{}", wireserver.address()),
             );
         }
@@ -305,10 +304,10 @@ impl Uplink {
         self.raised.clear();
     }
 
-    fn watch_links(&mut self, now: Duration, log: &Log, report: &mut Report, start: Duration) {
+    fn watch_links(&mut self, now: Duration, log: &Log, report: &mut Report) {
         while let Some(links) = &mut self.links {
             match links.next() {
-                Ok(Some(state)) => self.link_changed(&state, now, log, report, start),
+                Ok(Some(state)) => self.link_changed(&state, now, log, report),
                 Ok(None) => return,
                 Err(error) => {
                     log.line(
@@ -321,14 +320,7 @@ impl Uplink {
         }
     }
 
-    fn link_changed(
-        &mut self,
-        state: &LinkState,
-        now: Duration,
-        log: &Log,
-        report: &mut Report,
-        start: Duration,
-    ) {
+    fn link_changed(&mut self, state: &LinkState, now: Duration, log: &Log, report: &mut Report) {
         if state.removed {
             let in_use = self.way.as_ref().and_then(Way::index);
             self.gone |= in_use == Some(state.index);
@@ -351,12 +343,7 @@ impl Uplink {
             return;
         }
         match self.raise(state, now) {
-            Ok(()) => report.phase(
-                "nic",
-                self.started.saturating_sub(start),
-                now.saturating_sub(start),
-                format_args!("{}", state.name),
-            ),
+            Ok(()) => report.phase("nic", self.started, now, format_args!("{}", state.name)),
             Err(error) => log.line(
                 Level::Error,
                 format_args!(
@@ -410,7 +397,6 @@ impl Uplink {
         host_name: Option<&str>,
         log: &Log,
         report: &mut Report,
-        start: Duration,
     ) {
         let Some(frames) = self.frames.as_mut() else {
             return;
@@ -426,7 +412,7 @@ impl Uplink {
             return;
         };
         self.leased = now;
-        self.tell_lease(&chosen, now, log, report, start);
+        self.tell_lease(&chosen, now, log, report);
         self.take_down(&chosen, host_name);
         self.way = Some(Way::Own(Box::new(Transport::new(
             chosen.link,
@@ -470,14 +456,7 @@ impl Uplink {
 
     // Kept apart: a larger frame costs its caller more than the call.
     #[inline(never)]
-    fn tell_lease(
-        &self,
-        chosen: &Chosen<Port>,
-        now: Duration,
-        log: &Log,
-        report: &mut Report,
-        start: Duration,
-    ) {
+    fn tell_lease(&self, chosen: &Chosen<Port>, now: Duration, log: &Log, report: &mut Report) {
         let lease = &chosen.lease;
         let wireserver = lease.wireserver();
         log.line(
@@ -491,8 +470,8 @@ impl Uplink {
         );
         report.phase(
             "dhcp",
-            self.started.saturating_sub(start),
-            now.saturating_sub(start),
+            self.started,
+            now,
             format_args!("{lease} after {} discover(s)", chosen.discovers),
         );
         clip(&mut report.interface, format_args!("{}", chosen.link.name));

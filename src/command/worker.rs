@@ -177,11 +177,6 @@ pub(super) fn run(options: &Options, supervisor: &Channel, start: Duration) {
 }
 
 impl Worker {
-    /// Time since the start, as the report counts it.
-    fn since_start(&self) -> Duration {
-        clock::monotonic().saturating_sub(self.start)
-    }
-
     fn work(&mut self, supervisor: &Channel) -> Answer {
         // A root that is here already may say that there is nothing to do: then nothing is done,
         // not even on the network.
@@ -286,7 +281,7 @@ impl Worker {
         let now = clock::monotonic();
         if self.rooted.poll(now, &self.log) {
             self.report
-                .phase("root", Duration::ZERO, self.since_start(), format_args!(""));
+                .phase("root", self.start, clock::monotonic(), format_args!(""));
             let marked = self.rooted.marked(self.vm_id);
             if marked != Marked::Reported {
                 self.rooted.take_settings(&mut self.options, &self.log);
@@ -340,12 +335,7 @@ impl Worker {
                     from,
                     to,
                     detail,
-                }) => self.report.phase(
-                    name,
-                    from.saturating_sub(self.start),
-                    to.saturating_sub(self.start),
-                    format_args!("{detail}"),
-                ),
+                }) => self.report.phase(name, from, to, format_args!("{detail}")),
                 Some(Order::NoRoot(reason)) => {
                     if self.rooted.is_gated() {
                         self.options.task = Task::Failed;
@@ -380,13 +370,13 @@ impl Worker {
         {
             self.disc = Disc::Over;
         }
-        let took = self.since_start();
+        let (from, to) = (self.start, clock::monotonic());
         match news {
             None => {}
             Some(News::Ejected) => self.disc = Disc::Over,
             Some(News::Found { source, content }) => {
                 self.report
-                    .phase("disc", Duration::ZERO, took, format_args!("{source}"));
+                    .phase("disc", from, to, format_args!("{source}"));
                 self.log.line(
                     Level::Info,
                     format_args!(
@@ -402,7 +392,7 @@ impl Worker {
             Some(News::Absent(reason)) => {
                 self.disc = Disc::Over;
                 self.report
-                    .phase("disc", Duration::ZERO, took, format_args!("{reason}"));
+                    .phase("disc", from, to, format_args!("{reason}"));
                 self.no_disc = Some(reason.clone());
                 // A root that is still to come may say that none is needed.
                 if !self.rooted.is_gated() {
@@ -418,7 +408,7 @@ impl Worker {
             Some(News::Broken(reason)) => {
                 self.disc = Disc::Over;
                 self.report
-                    .phase("disc", Duration::ZERO, took, format_args!("{reason}"));
+                    .phase("disc", from, to, format_args!("{reason}"));
                 self.fail(
                     format_args!("failure to read the provisioning disc: {reason}"),
                     "redeploy the VM; try preroot.disc-reader=kernel",
@@ -459,7 +449,7 @@ impl Worker {
     // Kept apart: a larger frame costs its caller more than the call, and what was on it can be wiped.
     #[inline(never)]
     fn apply(&mut self, identity: &Identity) {
-        let from = self.since_start();
+        let from = clock::monotonic();
         let plan = match self.rooted.plan(identity, &self.options, self.vm_id) {
             Ok(plan) => plan,
             Err(fault) => return self.fail(format_args!("{fault}"), fault.fix()),
@@ -484,7 +474,7 @@ impl Worker {
         match self.rooted.apply(&plan, &self.log) {
             Err(fault) => self.fail(format_args!("{fault}"), fault.fix()),
             Ok(Counts { written, unchanged }) => {
-                let to = self.since_start();
+                let to = clock::monotonic();
                 self.report.written = written;
                 self.report.unchanged = unchanged;
                 self.report
@@ -505,14 +495,14 @@ impl Worker {
                 if !plan.host_key_types.is_empty() {
                     self.rooted.make_host_keys(&plan.host_key_types, &self.log);
                     self.report
-                        .phase("host keys", to, self.since_start(), format_args!(""));
+                        .phase("host keys", to, clock::monotonic(), format_args!(""));
                 }
                 if plan.run_custom_data {
                     // The other half is for the report.
                     let left = self.deadline.saturating_sub(clock::monotonic());
                     self.rooted.run_custom_data(left / 2, &self.log);
                     self.report
-                        .phase("custom data", to, self.since_start(), format_args!(""));
+                        .phase("custom data", to, clock::monotonic(), format_args!(""));
                 }
                 self.show_host_key();
                 self.verdict = Verdict::Ready(Outcome::Ready);

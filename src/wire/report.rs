@@ -123,20 +123,14 @@ pub struct Phase {
 }
 
 impl Report {
-    /// Adds a phase; times count from the start of preroot. The thirty-third is lost.
-    pub fn phase(
-        &mut self,
-        name: &str,
-        start: Duration,
-        end: Duration,
-        detail: fmt::Arguments<'_>,
-    ) {
+    /// Adds a phase; times count from the start of the kernel. The thirty-third is lost.
+    pub fn phase(&mut self, name: &str, from: Duration, to: Duration, detail: fmt::Arguments<'_>) {
         if self.phases.push(Phase::default()).is_ok()
             && let Some(phase) = self.phases.last_mut()
         {
             clip(&mut phase.name, format_args!("{name}"));
-            phase.start_us = micros(start);
-            phase.length_us = micros(end.saturating_sub(start));
+            phase.start_us = micros(from).saturating_sub(self.started_us);
+            phase.length_us = micros(to.saturating_sub(from));
             clip(&mut phase.detail, detail);
         }
     }
@@ -413,7 +407,7 @@ mod tests {
             written: 7,
             ..Report::default()
         };
-        let ms = Duration::from_millis;
+        let ms = |ms: u64| Duration::from_millis(5000 + ms);
         report.phase("dhcp", ms(1), ms(4), format_args!("10.0.0.4/24"));
         report.phase("health", ms(10), ms(12), format_args!("200"));
         report

@@ -21,11 +21,10 @@ impl Uplink {
         host_name: Option<&str>,
         log: &Log,
         report: &mut Report,
-        start: Duration,
     ) -> bool {
-        self.watch_links(now, log, report, start);
+        self.watch_links(now, log, report);
         if self.way.is_none() {
-            self.seek_lease(now, host_name, log, report, start);
+            self.seek_lease(now, host_name, log, report);
         }
         self.record.is_some()
     }

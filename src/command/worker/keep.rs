@@ -46,7 +46,6 @@ impl Worker {
             until.min(self.deadline),
             &self.log,
             &mut self.report,
-            self.start,
         );
         let Some(record) = self.uplink.keep(&self.log) else {
             keep::want();

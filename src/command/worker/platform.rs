@@ -68,8 +68,8 @@ impl Worker {
             }
         }
         let outcome = self.exchange(now, health)?;
-        let from = self.uplink.asked().saturating_sub(self.start);
-        let to = self.since_start();
+        let from = self.uplink.asked();
+        let to = clock::monotonic();
         match outcome {
             wireserver::Outcome::Accepted {
                 ready,
@@ -84,8 +84,8 @@ impl Worker {
                     Level::Info,
                     format_args!(
                         "{what} reported status={status} ms={} after start, {} after kernel",
-                        millis(to),
-                        millis(clock::monotonic())
+                        millis(to.saturating_sub(self.start)),
+                        millis(to)
                     ),
                 );
                 decided
@@ -115,14 +115,8 @@ impl Worker {
             Verdict::Open | Verdict::Ready(_) => Health::Ready,
         });
         let host_name = Some(self.host_name.as_str()).filter(|name| !name.is_empty());
-        self.uplink.poll(
-            now,
-            host_name,
-            health,
-            &self.log,
-            &mut self.report,
-            self.start,
-        )
+        self.uplink
+            .poll(now, host_name, health, &self.log, &mut self.report)
     }
 
     /// Sees to it that the disc is ejected; tells whether that is over.
@@ -181,7 +175,7 @@ impl Worker {
             (Verdict::Ready(_), Exit::Done) => Outcome::Provisioned,
             _ => Outcome::Failed,
         };
-        self.report.took_us = micros(self.since_start());
+        self.report.took_us = micros(clock::monotonic().saturating_sub(self.start));
         let json = self.report.as_json().to_string().into_bytes();
         files::write_private(RUN_DIRECTORY, REPORT_NAME, &json);
         if self.left_for_later

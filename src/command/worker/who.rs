@@ -87,15 +87,13 @@ impl Worker {
         let mut metadata = None;
         if let Some(query) = self.uplink.query() {
             metadata = query.take();
-            let from = at.saturating_sub(self.start);
-            let to = now.saturating_sub(self.start);
             match query.fault() {
                 Some(fault) if metadata.is_none() => {
-                    self.report.phase("imds", from, to, format_args!("{fault}"));
+                    self.report.phase("imds", at, now, format_args!("{fault}"));
                     self.log
                         .line(Level::Warning, format_args!("imds absent: {fault}"));
                 }
-                _ => self.report.phase("imds", from, to, format_args!("")),
+                _ => self.report.phase("imds", at, now, format_args!("")),
             }
         }
         if metadata
