@@ -14,7 +14,7 @@ use rustix::system::RebootCommand;
 
 use super::Exit;
 use super::console::Patience;
-use super::options::{LogTo, OnFail, Options, Platform};
+use super::options::{LogTo, OnFail, Options, Platform, Task};
 use super::provision;
 use super::supervisor::Supervised;
 use super::words::Order;
@@ -54,7 +54,7 @@ pub(super) fn run() -> Exit {
     }
     let mut buffer = [0; files::MAX_COMMAND_LINE];
     let line = CommandLine::new(files::command_line(&mut buffer));
-    let mut options = Options::default();
+    let mut options = Options::of(Task::Provision);
     options.log = LogTo::Kmsg;
     provision::take_settings(&mut options, &line, Some(&log));
     // The root is where this command mounts it, and as long in coming as this command waits.

@@ -9,8 +9,8 @@ use core::time::Duration;
 use heapless::Vec;
 use rustix::event::{PollFd, PollFlags};
 
-use super::options::{Network, Nic, Options};
-use super::provision::{self, Prepared};
+use super::options::{Network, Nic, Options, Task};
+use super::provision;
 use super::uplink::Uplink;
 use super::{Exit, keep};
 use crate::engine::backoff::{Backoff, Random};
@@ -52,8 +52,9 @@ enum End {
 /// Runs the command.
 #[inline(never)]
 pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
-    let Prepared { mut options, log } = match provision::prepare(Options::default(), arguments) {
-        Ok(prepared) => prepared,
+    let mut options = Options::of(Task::Provision);
+    let log = match provision::prepare(&mut options, arguments) {
+        Ok(log) => log,
         Err(exit) => return exit,
     };
     let Ok(root) = Root::open("/") else {

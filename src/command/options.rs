@@ -328,6 +328,8 @@ static WAAGENT_ONLY: [[&str; 2]; 7] = [
 
 impl Options {
     /// Gives the defaults for a task.
+    // Out of line: each command begins with it.
+    #[inline(never)]
     pub(super) fn of(task: Task) -> Self {
         Options {
             task,

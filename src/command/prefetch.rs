@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use super::options::{Options, Task};
-use super::provision::{self, Prepared};
+use super::provision;
 use super::supervisor::Supervised;
 use super::words::{Answer, Order};
 use super::{Exit, worker};
@@ -30,9 +30,9 @@ const MAX_CALLERS: usize = 4;
 /// Runs the command.
 pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
     let start = clock::monotonic();
-    let options = Options::of(Task::Prefetch);
-    let Prepared { options, log } = match provision::prepare(options, arguments) {
-        Ok(prepared) => prepared,
+    let mut options = Options::of(Task::Prefetch);
+    let log = match provision::prepare(&mut options, arguments) {
+        Ok(log) => log,
         Err(exit) => return exit,
     };
     work(&options, start, &log).unwrap_or_else(|Busy| {

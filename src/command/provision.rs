@@ -10,26 +10,16 @@ use crate::linux::root::Root;
 use crate::linux::{clock, dmi, files};
 use crate::wire::cmdline::CommandLine;
 
-/// What the user wants, once it is known that there is anything to do.
-pub(super) struct Prepared {
-    /// All that was said.
-    pub(super) options: Options,
-    /// Where to tell what comes of it.
-    pub(super) log: Log,
-}
-
 /// Runs the command.
 pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
     let start = clock::monotonic();
-    let Prepared { options, log } = match prepare(Options::of(Task::Provision), arguments) {
-        Ok(prepared) => prepared,
+    let mut options = Options::of(Task::Provision);
+    let log = match prepare(&mut options, arguments) {
+        Ok(log) => log,
         Err(exit) => return exit,
     };
     if options.dry_run {
-        return match Supervised::start_or_tell(&options, start, &log) {
-            Some(mut worker) => worker.finish(&log),
-            None => Exit::Failed,
-        };
+        return Supervised::see_through(&options, start, None, &log);
     }
     let order = Order::Root {
         path: options.root.as_deref(),
@@ -46,11 +36,12 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit
     }
 }
 
-/// Takes all settings into `options`; on the way it may turn out that there is nothing to do.
+/// Takes all settings into `options`, and opens the log that they name; on the way it may turn out
+/// that there is nothing to do.
 pub(super) fn prepare<'a>(
-    mut options: Options,
+    options: &mut Options,
     arguments: impl Iterator<Item = &'a [u8]> + Clone,
-) -> Result<Prepared, Exit> {
+) -> Result<Log, Exit> {
     if arguments
         .clone()
         .any(|argument| argument == b"--help" || argument == b"-h")
@@ -67,13 +58,13 @@ pub(super) fn prepare<'a>(
     }
     // Mistakes are named once the log is known, which may be chosen there itself.
     let mut once_more = options.clone();
-    take_settings(&mut options, &line, None);
+    take_settings(options, &line, None);
     if options.platform == Platform::Auto && !dmi::is_azure() {
         return Err(Exit::NotHere);
     }
     let log = console::open(options.log);
     take_settings(&mut once_more, &line, Some(&log));
-    Ok(Prepared { options, log })
+    Ok(log)
 }
 
 /// Takes the kernel's arguments and what the initramfs says; tells the log what is wrong with them.

@@ -4,7 +4,7 @@
 //! not come to its end.
 
 use super::options::{Options, Task};
-use super::provision::{self, Prepared};
+use super::provision;
 use super::rooted::RUNNING;
 use super::supervisor::Supervised;
 use super::words::Order;
@@ -31,14 +31,11 @@ fn ready<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
     let start = clock::monotonic();
     let mut options = Options::of(Task::Ready);
     options.root = Some(RUNNING.into());
-    let Prepared { options, log } = match provision::prepare(options, arguments) {
-        Ok(prepared) => prepared,
+    let log = match provision::prepare(&mut options, arguments) {
+        Ok(log) => log,
         Err(exit) => return exit,
     };
-    let Some(mut worker) = Supervised::start_or_tell(&options, start, &log) else {
-        return Exit::Failed;
-    };
-    let exit = worker.finish(&log);
+    let exit = Supervised::see_through(&options, start, None, &log);
     if exit == Exit::Done {
         files::remove_file(worker::LATER);
     }
@@ -49,8 +46,8 @@ fn failed<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
     let start = clock::monotonic();
     let mut options = Options::of(Task::Failed);
     options.timeout = worker::COURIER;
-    let Prepared { options, log } = match provision::prepare(options, arguments) {
-        Ok(prepared) => prepared,
+    let log = match provision::prepare(&mut options, arguments) {
+        Ok(log) => log,
         Err(exit) => return exit,
     };
     let mut buffer = alloc::vec![0; MAX_JSON];
@@ -66,9 +63,5 @@ fn failed<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
     if let Some(exit) = prefetch::ask(&order, &log) {
         return exit;
     }
-    let Some(mut worker) = Supervised::start_or_tell(&options, start, &log) else {
-        return Exit::Failed;
-    };
-    worker.tell(&order);
-    worker.finish(&log)
+    Supervised::see_through(&options, start, Some(&order), &log)
 }

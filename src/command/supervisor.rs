@@ -174,10 +174,21 @@ impl Supervised {
         }
     }
 
-    /// Waits until the worker has ended and given the interfaces back.
-    pub(super) fn finish(&mut self, log: &Log) -> Exit {
-        let exit = self.wait(log);
-        self.wait_for_release(log);
+    /// Starts a worker, tells it something, and waits until it has ended and given the interfaces back.
+    pub(super) fn see_through(
+        options: &Options,
+        start: Duration,
+        order: Option<&Order<'_>>,
+        log: &Log,
+    ) -> Exit {
+        let Some(mut worker) = Self::start_or_tell(options, start, log) else {
+            return Exit::Failed;
+        };
+        if let Some(order) = order {
+            worker.tell(order);
+        }
+        let exit = worker.wait(log);
+        worker.wait_for_release(log);
         exit
     }
 
