@@ -295,6 +295,8 @@ impl Keeper {
 
 /// Asks for a lease as at boot, and puts it into the kernel, in a process of its own: closing packet
 /// sockets takes long, and each uplink wants the one set of buffers.
+// Kept apart: a larger frame costs its caller more than the call.
+#[inline(never)]
 fn acquire(options: &Options, keeper: &Keeper) {
     let Ok((ours, theirs)) = Channel::pair() else {
         return;

@@ -78,6 +78,8 @@ pub(super) fn work(options: &Options, start: Duration, log: &Log) -> Result<Exit
 }
 
 /// Passes on what the callers say until the work is over, then tells them how it ended.
+// Kept apart: a larger frame costs its caller more than the call.
+#[inline(never)]
 fn serve(mut worker: Supervised, door: Option<&Door>, log: &Log) -> Exit {
     let mut callers: Vec<Channel, MAX_CALLERS> = Vec::new();
     let mut buffer = [0; MAX_MESSAGE];

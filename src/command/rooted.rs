@@ -280,6 +280,8 @@ impl Rooted {
     }
 
     /// Computes what is to be changed.
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
     pub(super) fn plan(
         &self,
         identity: &Identity,

@@ -205,6 +205,8 @@ impl Client {
     ///
     /// `host_name` goes into the message when it is known: whatever name is sent first resolves in
     /// the network's zone, so it must be the final one.
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
     pub fn poll(
         &mut self,
         now: Duration,

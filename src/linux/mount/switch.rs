@@ -49,6 +49,8 @@ impl fmt::Display for SwitchFault {
 ///
 /// `/dev`, `/proc`, `/sys` and `/run` go along where they can; where the real root is read-only and has
 /// no directory for one, it is taken off. What the initramfs held is removed when it is in memory.
+// Kept apart: a larger frame costs its caller more than the call.
+#[inline(never)]
 pub fn enter_real_root(path: &str) -> Result<u32, SwitchFault> {
     let new = sysfs::open_directory(CWD, path).map_err(SwitchFault::NoDirectory)?;
     let new_device = device_of(&new).map_err(SwitchFault::NoDirectory)?;
