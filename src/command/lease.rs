@@ -51,7 +51,7 @@ enum End {
 
 /// Runs the command.
 #[inline(never)]
-pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
+pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Exit {
     let mut options = Options::of(Task::Provision);
     let log = match provision::prepare(&mut options, arguments) {
         Ok(log) => log,

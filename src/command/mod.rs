@@ -48,6 +48,8 @@ pub fn run(arguments: Arguments) -> i32 {
     let mut rest = arguments.iter();
     let exit = if name == b"init" {
         init::run()
+    } else if rest.clone().any(|word| word == b"--help" || word == b"-h") {
+        help::print()
     } else {
         match rest.next().map(text) {
             Some("init") => init::run(),
@@ -56,7 +58,7 @@ pub fn run(arguments: Arguments) -> i32 {
             Some("prefetch") => prefetch::run(rest),
             Some("report") => report::run(rest),
             Some("status") => status::run(rest),
-            Some("--help" | "-h" | "help") => help::print(),
+            Some("help") => help::print(),
             Some("--version" | "-V") => help::version(),
             Some(other) => misused(format_args!("there is no command '{other}'")),
             None => misused(format_args!("a command is missing")),

@@ -28,7 +28,7 @@ const DOOR: &CStr = c"/run/preroot/prefetch";
 const MAX_CALLERS: usize = 4;
 
 /// Runs the command.
-pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
+pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Exit {
     let start = clock::monotonic();
     let mut options = Options::of(Task::Prefetch);
     let log = match provision::prepare(&mut options, arguments) {

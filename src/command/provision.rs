@@ -4,14 +4,14 @@ use super::options::{From, Options, Platform, Task};
 use super::rooted;
 use super::supervisor::Supervised;
 use super::words::Order;
-use super::{Exit, console, help, misused, prefetch};
+use super::{Exit, console, misused, prefetch};
 use crate::linux::log::{Level, Log};
 use crate::linux::root::Root;
 use crate::linux::{clock, dmi, files};
 use crate::wire::cmdline::CommandLine;
 
 /// Runs the command.
-pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
+pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Exit {
     let start = clock::monotonic();
     let mut options = Options::of(Task::Provision);
     let log = match prepare(&mut options, arguments) {
@@ -40,14 +40,8 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit
 /// that there is nothing to do.
 pub(super) fn prepare<'a>(
     options: &mut Options,
-    arguments: impl Iterator<Item = &'a [u8]> + Clone,
+    arguments: impl Iterator<Item = &'a [u8]>,
 ) -> Result<Log, Exit> {
-    if arguments
-        .clone()
-        .any(|argument| argument == b"--help" || argument == b"-h")
-    {
-        return Err(help::print());
-    }
     if let Err((argument, fault)) = options.take_arguments(arguments) {
         return Err(misused(format_args!("{argument}: {fault}")));
     }

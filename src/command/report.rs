@@ -8,7 +8,7 @@ use super::provision;
 use super::rooted::RUNNING;
 use super::supervisor::Supervised;
 use super::words::Order;
-use super::{Exit, help, misused, prefetch, text, worker};
+use super::{Exit, misused, prefetch, text, worker};
 use crate::linux::log::Level;
 use crate::linux::{clock, files};
 use crate::wire::report::{MAX_JSON, Outcome, Report};
@@ -17,17 +17,16 @@ use crate::wire::report::{MAX_JSON, Outcome, Report};
 const UNKNOWN: &str = "the initramfs failed";
 
 /// Runs the command.
-pub(super) fn run<'a>(mut arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
+pub(super) fn run<'a>(mut arguments: impl Iterator<Item = &'a [u8]>) -> Exit {
     match arguments.next().map(text) {
         Some("ready") => ready(arguments),
         Some("failed") => failed(arguments),
-        Some("--help" | "-h") => help::print(),
         Some(other) => misused(format_args!("report ready or failed, not '{other}'")),
         None => misused(format_args!("report what? ready or failed")),
     }
 }
 
-fn ready<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
+fn ready<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Exit {
     let start = clock::monotonic();
     let mut options = Options::of(Task::Ready);
     options.root = Some(RUNNING.into());
@@ -42,7 +41,7 @@ fn ready<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
     exit
 }
 
-fn failed<'a>(arguments: impl Iterator<Item = &'a [u8]> + Clone) -> Exit {
+fn failed<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Exit {
     let start = clock::monotonic();
     let mut options = Options::of(Task::Failed);
     options.timeout = worker::COURIER;

@@ -11,7 +11,6 @@ pub(super) fn run<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Exit {
     for argument in arguments {
         match text(argument) {
             "--json" => json = true,
-            "--help" | "-h" => return super::help::print(),
             other => return misused(format_args!("{other}: status takes only --json")),
         }
     }
