@@ -135,43 +135,66 @@ impl Report {
         }
     }
 
-    /// Returns the JSON document, of at most [`MAX_JSON`] bytes, to be shown.
-    pub fn as_json(&self) -> impl fmt::Display {
-        Json(self)
+    /// Writes the JSON document, of at most [`MAX_JSON`] bytes.
+    ///
+    /// It changes nothing, but shares its list of members with the reader, which does.
+    pub fn to_json(&mut self) -> alloc::string::String {
+        let mut json = alloc::string::String::new();
+        // A string takes all that is written to it.
+        let _ = write_members(&mut json, &mut self.members());
+        json
     }
 
     /// Reads a report; unknown members are ignored, missing ones stay empty.
     pub fn from_json(json: &[u8]) -> Option<Self> {
         let mut report = Report::default();
         let mut json = Reader::new(json).ok()?;
-        read_members(
-            &mut json,
-            &mut [
-                ("version", Member::Text(&mut report.version)),
-                ("vm_id", Member::Text(&mut report.vm_id)),
-                ("result", Member::Outcome(&mut report.result)),
-                ("reason", Member::Text(&mut report.reason)),
-                ("started_us", Member::Time(&mut report.started_us)),
-                ("took_us", Member::Time(&mut report.took_us)),
-                ("interface", Member::Text(&mut report.interface)),
-                ("address", Member::Text(&mut report.address)),
-                ("router", Member::Text(&mut report.router)),
-                ("wireserver", Member::Text(&mut report.wireserver)),
-                ("identity", Member::Text(&mut report.identity)),
-                ("host_name", Member::Text(&mut report.host_name)),
-                ("user", Member::Text(&mut report.user)),
-                ("written", Member::Count(&mut report.written)),
-                ("unchanged", Member::Count(&mut report.unchanged)),
-                ("phases", Member::Phases(&mut report.phases)),
-            ],
-        )?;
+        read_members(&mut json, &mut report.members())?;
         json.end().ok()?;
         // Every report has one; what has none is another document.
         (!report.version.is_empty()).then_some(report)
     }
+
+    /// Lists what the document has, in its order.
+    // Out of line: it is read and written.
+    #[inline(never)]
+    fn members(&mut self) -> [(&'static str, Member<'_>); 16] {
+        [
+            ("version", Member::Text(&mut self.version)),
+            ("vm_id", Member::Text(&mut self.vm_id)),
+            ("result", Member::Outcome(&mut self.result)),
+            ("reason", Member::Text(&mut self.reason)),
+            ("started_us", Member::Time(&mut self.started_us)),
+            ("took_us", Member::Time(&mut self.took_us)),
+            ("interface", Member::Text(&mut self.interface)),
+            ("address", Member::Text(&mut self.address)),
+            ("router", Member::Text(&mut self.router)),
+            ("wireserver", Member::Text(&mut self.wireserver)),
+            ("identity", Member::Text(&mut self.identity)),
+            ("host_name", Member::Text(&mut self.host_name)),
+            ("user", Member::Text(&mut self.user)),
+            ("written", Member::Count(&mut self.written)),
+            ("unchanged", Member::Count(&mut self.unchanged)),
+            ("phases", Member::Phases(&mut self.phases)),
+        ]
+    }
 }
 
-/// Where the value of a member goes.
+impl Phase {
+    /// Lists what the document has of a phase, in its order.
+    // Out of line: it is read and written.
+    #[inline(never)]
+    fn members(&mut self) -> [(&'static str, Member<'_>); 4] {
+        [
+            ("name", Member::Text(&mut self.name)),
+            ("start_us", Member::Time(&mut self.start_us)),
+            ("length_us", Member::Time(&mut self.length_us)),
+            ("detail", Member::Text(&mut self.detail)),
+        ]
+    }
+}
+
+/// Where the value of a member is, or goes.
 enum Member<'a> {
     Text(&'a mut StringView),
     Time(&'a mut u64),
@@ -210,15 +233,7 @@ impl Member<'_> {
                 json.array().ok()?;
                 while json.element().ok()? {
                     let mut phase = Phase::default();
-                    read_members(
-                        json,
-                        &mut [
-                            ("name", Member::Text(&mut phase.name)),
-                            ("start_us", Member::Time(&mut phase.start_us)),
-                            ("length_us", Member::Time(&mut phase.length_us)),
-                            ("detail", Member::Text(&mut phase.detail)),
-                        ],
-                    )?;
+                    read_members(json, &mut phase.members())?;
                     phases.push(phase).ok()?;
                 }
             }
@@ -227,47 +242,34 @@ impl Member<'_> {
     }
 }
 
-/// The JSON document of a report.
-struct Json<'a>(&'a Report);
-
-impl fmt::Display for Json<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let report = self.0;
-        write!(
-            f,
-            "{{\"version\":{},\"vm_id\":{},\"result\":\"{}\",\"reason\":{},\"started_us\":{},\
-             \"took_us\":{},\"interface\":{},\"address\":{},\"router\":{},\"wireserver\":{},\
-             \"identity\":{},\"host_name\":{},\"user\":{},\"written\":{},\"unchanged\":{},\"phases\":[",
-            Quoted(&report.version),
-            Quoted(&report.vm_id),
-            report.result.name(),
-            Quoted(&report.reason),
-            report.started_us,
-            report.took_us,
-            Quoted(&report.interface),
-            Quoted(&report.address),
-            Quoted(&report.router),
-            Quoted(&report.wireserver),
-            Quoted(&report.identity),
-            Quoted(&report.host_name),
-            Quoted(&report.user),
-            report.written,
-            report.unchanged,
-        )?;
-        let mut comma = "";
-        for phase in &report.phases {
-            write!(
-                f,
-                "{comma}{{\"name\":{},\"start_us\":{},\"length_us\":{},\"detail\":{}}}",
-                Quoted(&phase.name),
-                phase.start_us,
-                phase.length_us,
-                Quoted(&phase.detail),
-            )?;
-            comma = ",";
+/// Writes an object that has these members.
+fn write_members(
+    json: &mut alloc::string::String,
+    members: &mut [(&str, Member<'_>)],
+) -> fmt::Result {
+    let mut before = "{";
+    for (name, member) in members {
+        write!(json, "{before}\"{name}\":")?;
+        before = ",";
+        match member {
+            Member::Text(text) => write!(json, "{}", Quoted(text))?,
+            Member::Time(us) => write!(json, "{us}")?,
+            Member::Count(count) => write!(json, "{count}")?,
+            Member::Outcome(outcome) => write!(json, "\"{}\"", outcome.name())?,
+            Member::Phases(phases) => {
+                let mut before = "";
+                json.push('[');
+                for phase in phases.iter_mut() {
+                    json.push_str(before);
+                    before = ",";
+                    write_members(json, &mut phase.members())?;
+                }
+                json.push(']');
+            }
         }
-        f.write_str("]}")
     }
+    json.push('}');
+    Ok(())
 }
 
 /// Draws the report as `preroot status` shows it.
@@ -419,7 +421,7 @@ mod tests {
         every.phases[0].detail = clipped("\u{e9} \u{1f680} \t");
         for outcome in Outcome::ALL {
             every.result = outcome;
-            let json = every.as_json().to_string();
+            let json = every.to_json();
             assert_eq!(
                 Report::from_json(json.as_bytes()),
                 Some(every.clone()),
@@ -433,7 +435,7 @@ mod tests {
         let mut report = report();
         report.phases.truncate(1);
         assert_eq!(
-            report.as_json().to_string(),
+            report.to_json(),
             concat!(
                 r#"{"version":"0.1.0","vm_id":"","result":"ready","#,
                 r#""reason":"quote \" slash \\ line\nend","started_us":5000000,"took_us":12340,"#,
@@ -459,21 +461,21 @@ mod tests {
             );
         }
         assert_eq!(report.phases.len(), MAX_PHASES);
-        let json = report.as_json().to_string();
+        let json = report.to_json();
         assert!(json.len() <= MAX_JSON, "{}", json.len());
         assert_eq!(Report::from_json(json.as_bytes()), Some(report));
     }
 
     #[test]
     fn members_of_a_later_version_are_ignored() {
-        let json = report().as_json().to_string();
+        let json = report().to_json();
         let later = json.replacen('{', "{\"later\":{\"a\":[1,\"x\"]},", 1);
         assert_eq!(Report::from_json(later.as_bytes()), Some(report()));
     }
 
     #[test]
     fn damaged_report_is_refused() {
-        let json = report().as_json().to_string();
+        let json = report().to_json();
         for (old, new) in [
             ("}", ""),
             ("]}", "]}}"),

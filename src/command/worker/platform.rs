@@ -1,7 +1,6 @@
 //! The end of the work: the disc leaves its drive, the platform is told, and everybody may read what
 //! happened.
 
-use alloc::string::ToString as _;
 use core::time::Duration;
 
 use super::{Disc, EJECT, LATER_NAME, REPORT, REPORT_NAME, RUN_DIRECTORY, Verdict, Who, Worker};
@@ -178,7 +177,7 @@ impl Worker {
             _ => Outcome::Failed,
         };
         self.report.took_us = micros(clock::monotonic().saturating_sub(self.start));
-        let json = self.report.as_json().to_string().into_bytes();
+        let json = self.report.to_json().into_bytes();
         files::write_private(RUN_DIRECTORY, REPORT_NAME, &json);
         if self.left_for_later
             || self.options.ready == Ready::Later && self.report.result == Outcome::Provisioned
