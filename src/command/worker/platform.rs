@@ -166,6 +166,8 @@ impl Worker {
     }
 
     /// Writes down what happened, and leaves the root as it was found.
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
     pub(super) fn finish(&mut self, exit: Exit) {
         if self.options.dry_run {
             return;
