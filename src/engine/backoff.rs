@@ -17,6 +17,8 @@ impl Random {
     }
 
     /// Returns 32 random bits.
+    // Out of line: it has many callers.
+    #[inline(never)]
     pub fn bits(&mut self) -> u32 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

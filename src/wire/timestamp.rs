@@ -66,12 +66,16 @@ fn date(days: u32) -> (u32, u32, u32) {
 }
 
 /// Returns whole milliseconds; the standard library's 128-bit ones cost 3 KB to print.
+// Out of line: it has many callers.
+#[inline(never)]
 pub fn millis(duration: Duration) -> u64 {
     let seconds = duration.as_secs().saturating_mul(1000);
     seconds.saturating_add(u64::from(duration.subsec_millis()))
 }
 
 /// Returns whole microseconds.
+// Out of line: it has many callers.
+#[inline(never)]
 pub fn micros(duration: Duration) -> u64 {
     let seconds = duration.as_secs().saturating_mul(1_000_000);
     seconds.saturating_add(u64::from(duration.subsec_micros()))
