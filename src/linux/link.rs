@@ -19,7 +19,7 @@ use rustix::net::{
 use super::path::terminated;
 use crate::wire::dhcp::Route;
 pub use crate::wire::rtnetlink::LinkState;
-use crate::wire::rtnetlink::{self, Message};
+use crate::wire::rtnetlink::{self, Bytes, Message};
 
 /// The kernel fills at most this much with a list, unless one interface alone needs more.
 const BUFFER: usize = 8192;
@@ -197,16 +197,20 @@ impl Links {
     }
 
     /// Gives an order, which takes its number, and waits for the answer.
-    fn order<T: AsRef<[u8]>>(&mut self, order: impl FnOnce(u32) -> T) -> Result<()> {
+    fn order(&mut self, order: impl FnOnce(u32) -> Bytes) -> Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let order = order(self.sequence);
-        self.carry_out(order.as_ref())
+        self.carry_out(order)
     }
 
     // Apart from the above, of which there is one for each kind of order.
     #[inline(never)]
-    fn carry_out(&mut self, order: &[u8]) -> Result<()> {
-        send(&self.orders, order, SendFlags::empty())?;
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "given back here once, instead of by each of the above"
+    )]
+    fn carry_out(&mut self, order: Bytes) -> Result<()> {
+        send(&self.orders, &order, SendFlags::empty())?;
         // The kernel does it within `send`, so the answer is there; it repeats the order.
         let mut answer = [0; 128];
         loop {

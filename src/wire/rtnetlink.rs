@@ -9,7 +9,7 @@ mod order;
 
 use core::fmt;
 
-pub use order::{Bytes, address, mtu, route};
+pub use order::{Bytes, address, list_links, mtu, route, switch_link};
 
 const HEADER: usize = 16; // struct nlmsghdr
 const LINK: usize = 16; // struct ifinfomsg
@@ -249,52 +249,6 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
         .first_chunk()
         .copied()
         .map(u32::from_ne_bytes)
-}
-
-/// Asks for the state of every interface.
-pub fn list_links(sequence: u32) -> [u8; 40] {
-    let mut request = [0; 40];
-    write_request(&mut request, RTM_GETLINK, NLM_F_DUMP, sequence);
-    let mut attribute = [0; 8];
-    put(&mut attribute, 0, &8_u16.to_ne_bytes());
-    put(&mut attribute, 2, &IFLA_EXT_MASK.to_ne_bytes());
-    put(&mut attribute, 4, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
-    put(&mut request, HEADER.saturating_add(LINK), &attribute);
-    request
-}
-
-/// Asks to switch an interface on or off, and nothing else of it, with an answer.
-pub fn switch_link(sequence: u32, index: u32, up: bool) -> [u8; 32] {
-    let mut request = [0; 32];
-    write_request(&mut request, RTM_NEWLINK, NLM_F_ACK, sequence);
-    put(&mut request, HEADER.saturating_add(4), &index.to_ne_bytes());
-    // The flags, and which of them are meant.
-    put(
-        &mut request,
-        HEADER.saturating_add(8),
-        &(if up { IFF_UP } else { 0 }).to_ne_bytes(),
-    );
-    put(
-        &mut request,
-        HEADER.saturating_add(12),
-        &IFF_UP.to_ne_bytes(),
-    );
-    request
-}
-
-fn write_request(request: &mut [u8], kind: u16, flags: u16, sequence: u32) {
-    let length = request.len() as u32;
-    put(request, 0, &length.to_ne_bytes());
-    put(request, 4, &kind.to_ne_bytes());
-    put(request, 6, &(NLM_F_REQUEST | flags).to_ne_bytes());
-    put(request, 8, &sequence.to_ne_bytes());
-}
-
-/// Copies to a place that the callers' constants keep inside the buffer.
-fn put(buffer: &mut [u8], at: usize, value: &[u8]) {
-    for (to, from) in buffer.iter_mut().skip(at).zip(value) {
-        *to = *from;
-    }
 }
 
 #[cfg(test)]

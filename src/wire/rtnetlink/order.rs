@@ -1,20 +1,17 @@
-//! Orders about the addresses, routes and size of an interface.
+//! What is asked of the kernel: a list of the interfaces, and orders about one.
 //!
-//! Each is to be acknowledged. What is added and there already is refused with `EEXIST`; only an
+//! Each order is to be acknowledged. What is added and there already is refused with `EEXIST`; only an
 //! address is taken again, for its new lifetime.
 
+use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
-use heapless::Vec;
-
 use super::{
-    HEADER, IFLA_MTU, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, RTM_DELADDR,
-    RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, write_request,
+    HEADER, IFF_UP, IFLA_EXT_MASK, IFLA_MTU, LINK, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL,
+    NLM_F_REPLACE, NLM_F_REQUEST, RTEXT_FILTER_SKIP_STATS, RTM_DELADDR, RTM_DELROUTE, RTM_GETLINK,
+    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE,
 };
 use crate::wire::dhcp::Route;
-
-/// The longest order, that for an address: headers of 24 bytes and attributes of 44.
-const MAX_ORDER: usize = 80;
 
 const AF_INET: u8 = 2;
 const IFA_ADDRESS: u16 = 1;
@@ -31,8 +28,27 @@ const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
 
-/// An order, as it is sent.
-pub type Bytes = Vec<u8, MAX_ORDER>;
+/// A request, as it is sent.
+pub type Bytes = Vec<u8>;
+
+/// Asks for the state of every interface.
+pub fn list_links(sequence: u32) -> Bytes {
+    let mut body = alloc::vec![0; LINK];
+    attribute(
+        &mut body,
+        IFLA_EXT_MASK,
+        &RTEXT_FILTER_SKIP_STATS.to_ne_bytes(),
+    );
+    request(RTM_GETLINK, NLM_F_DUMP, sequence, &body)
+}
+
+/// Orders an interface to be switched on or off, and nothing else of it.
+pub fn switch_link(sequence: u32, index: u32, up: bool) -> Bytes {
+    let flags = if up { IFF_UP } else { 0 };
+    // Behind the flags, which of them are meant.
+    let body = [0, index, flags, IFF_UP].map(u32::to_ne_bytes);
+    request(RTM_NEWLINK, NLM_F_ACK, sequence, body.as_flattened())
+}
 
 /// Orders an address to be added to an interface, for so many seconds (all ones: for ever), or to be
 /// taken away.
@@ -45,23 +61,24 @@ pub fn address(
     seconds: Option<u32>,
 ) -> Bytes {
     let [a, b, c, d] = index.to_ne_bytes();
-    let mut bytes = begin(&[AF_INET, prefix, 0, RT_SCOPE_UNIVERSE, a, b, c, d]);
-    attribute(&mut bytes, IFA_LOCAL, &address.octets());
+    let mut body = [AF_INET, prefix, 0, RT_SCOPE_UNIVERSE, a, b, c, d].to_vec();
+    attribute(&mut body, IFA_LOCAL, &address.octets());
     // A subnet of two, or of one, has none (RFC 3021); what is taken away is known without it.
     if prefix < 31 && seconds.is_some() {
         let hosts = u32::MAX.checked_shr(prefix.into()).unwrap_or(0);
         let broadcast = address.to_bits() | hosts;
-        attribute(&mut bytes, IFA_BROADCAST, &broadcast.to_be_bytes());
+        attribute(&mut body, IFA_BROADCAST, &broadcast.to_be_bytes());
     }
-    attribute(&mut bytes, IFA_ADDRESS, &address.octets());
+    attribute(&mut body, IFA_ADDRESS, &address.octets());
     let Some(seconds) = seconds else {
-        return finish(bytes, RTM_DELADDR, 0, sequence);
+        return request(RTM_DELADDR, NLM_F_ACK, sequence, &body);
     };
     // Preferred and valid; the kernel fills in when it was made and changed.
     let [a, b, c, d] = seconds.to_ne_bytes();
     let lifetimes = [a, b, c, d, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0];
-    attribute(&mut bytes, IFA_CACHEINFO, &lifetimes);
-    finish(bytes, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sequence)
+    attribute(&mut body, IFA_CACHEINFO, &lifetimes);
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+    request(RTM_NEWADDR, flags, sequence, &body)
 }
 
 /// Orders a route to be added, for packets from this address, or to be taken away.
@@ -71,7 +88,7 @@ pub fn route(sequence: u32, index: u32, route: &Route, source: Ipv4Addr, add: bo
     } else {
         RT_SCOPE_UNIVERSE
     };
-    let mut bytes = begin(&[
+    let mut body = [
         AF_INET,
         route.prefix,
         0,
@@ -84,48 +101,53 @@ pub fn route(sequence: u32, index: u32, route: &Route, source: Ipv4Addr, add: bo
         0,
         0,
         0,
-    ]);
-    attribute(&mut bytes, RTA_DST, &route.network.octets());
+    ]
+    .to_vec();
+    attribute(&mut body, RTA_DST, &route.network.octets());
     if !route.gateway.is_unspecified() {
-        attribute(&mut bytes, RTA_GATEWAY, &route.gateway.octets());
+        attribute(&mut body, RTA_GATEWAY, &route.gateway.octets());
     }
-    attribute(&mut bytes, RTA_PREFSRC, &source.octets());
-    attribute(&mut bytes, RTA_OIF, &index.to_ne_bytes());
-    if add {
-        finish(bytes, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, sequence)
+    attribute(&mut body, RTA_PREFSRC, &source.octets());
+    attribute(&mut body, RTA_OIF, &index.to_ne_bytes());
+    let (kind, flags) = if add {
+        (RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL)
     } else {
-        finish(bytes, RTM_DELROUTE, 0, sequence)
-    }
+        (RTM_DELROUTE, 0)
+    };
+    request(kind, NLM_F_ACK | flags, sequence, &body)
 }
 
 /// Orders an interface to take packets of this size.
 pub fn mtu(sequence: u32, index: u32, mtu: u16) -> Bytes {
-    let [a, b, c, d] = index.to_ne_bytes();
-    let mut bytes = begin(&[0, 0, 0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0]);
-    attribute(&mut bytes, IFLA_MTU, &u32::from(mtu).to_ne_bytes());
-    finish(bytes, RTM_NEWLINK, 0, sequence)
-}
-
-/// Begins an order with the body that its kind has.
-fn begin(body: &[u8]) -> Bytes {
-    let mut bytes = Bytes::new();
-    // There is room for all that is added here: see `MAX_ORDER`.
-    let _ = bytes.extend_from_slice(&[0; HEADER]);
-    let _ = bytes.extend_from_slice(body);
-    bytes
+    let mut body = [0, index, 0, 0]
+        .map(u32::to_ne_bytes)
+        .as_flattened()
+        .to_vec();
+    attribute(&mut body, IFLA_MTU, &u32::from(mtu).to_ne_bytes());
+    request(RTM_NEWLINK, NLM_F_ACK, sequence, &body)
 }
 
 /// Adds an attribute; all of ours are multiples of four long.
-fn attribute(bytes: &mut Bytes, kind: u16, value: &[u8]) {
+fn attribute(body: &mut Bytes, kind: u16, value: &[u8]) {
     let length = value.len().saturating_add(4) as u16;
-    let _ = bytes.extend_from_slice(&length.to_ne_bytes());
-    let _ = bytes.extend_from_slice(&kind.to_ne_bytes());
-    let _ = bytes.extend_from_slice(value);
+    body.extend_from_slice(&length.to_ne_bytes());
+    body.extend_from_slice(&kind.to_ne_bytes());
+    body.extend_from_slice(value);
 }
 
-fn finish(mut bytes: Bytes, kind: u16, flags: u16, sequence: u32) -> Bytes {
-    write_request(&mut bytes, kind, NLM_F_ACK | flags, sequence);
-    bytes
+/// Puts the header in front of what its kind has behind it.
+fn request(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> Bytes {
+    let length = body.len().saturating_add(HEADER) as u32;
+    [
+        &length.to_ne_bytes()[..],
+        &kind.to_ne_bytes(),
+        &(NLM_F_REQUEST | flags).to_ne_bytes(),
+        &sequence.to_ne_bytes(),
+        // The kernel knows from whom it comes.
+        &[0; 4],
+        body,
+    ]
+    .concat()
 }
 
 #[cfg(test)]
