@@ -243,6 +243,8 @@ impl Worker {
     }
 
     /// Tells whether the platform is to be told anything by this run.
+    // Out of line: it is asked at every turn.
+    #[inline(never)]
     fn reports(&self) -> bool {
         self.options.task.reports_only()
             || !self.options.dry_run && matches!(self.options.ready, Ready::Rooted | Ready::Early)

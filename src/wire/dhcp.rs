@@ -316,6 +316,8 @@ pub fn parse(message: &[u8], sender: [u8; 6]) -> Option<Reply> {
 }
 
 /// Tells whether an address can be that of one host.
+// Out of line: it has many callers.
+#[inline(never)]
 pub fn is_unicast(address: Ipv4Addr) -> bool {
     !(address.is_unspecified() || address.is_broadcast() || address.is_multicast())
 }

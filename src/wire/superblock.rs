@@ -227,6 +227,8 @@ impl<'a> Bytes<'a> {
         self.array(offset).map(u32::from_be_bytes)
     }
 
+    // Out of line: it has many callers.
+    #[inline(never)]
     fn part(self, offset: usize) -> Option<Self> {
         self.0.get(offset..).map(Self)
     }
