@@ -162,6 +162,8 @@ impl Client {
     /// it is for; without one it is for all.
     ///
     /// It is for the kernel's UDP: a machine that has its address is not to be spoken to by frames.
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
     pub fn renew<'a>(
         &mut self,
         now: Duration,
