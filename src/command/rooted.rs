@@ -163,6 +163,8 @@ impl Rooted {
     }
 
     /// Looks whether the root has come; tells so once.
+    // Kept apart: a larger frame costs its caller more than the call.
+    #[inline(never)]
     pub(super) fn poll(&mut self, now: Duration, log: &Log) -> bool {
         if !matches!(self.state, State::Awaited) {
             return false;
