@@ -57,6 +57,8 @@ impl Window {
 }
 
 /// Numbers the sector that holds a byte, for messages.
+// Out of line: it has many callers.
+#[inline(never)]
 pub(in crate::wire) fn sector_of(offset: u64) -> u32 {
     u32::try_from(offset / SECTOR).unwrap_or(u32::MAX)
 }
