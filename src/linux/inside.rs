@@ -158,6 +158,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::PathBuf;
+    use std::process::Command;
     use std::string::String;
 
     /// Runs a script in a root that is this machine's own.
@@ -168,8 +169,15 @@ mod tests {
         let place: PathBuf =
             std::env::temp_dir().join(std::format!("preroot-inside-{name}-{}", std::process::id()));
         fs::create_dir_all(&place).unwrap();
+        // Written by another process: what another test forks while this one has it open for writing
+        // could not be run.
         let program = place.join("script");
-        fs::write(&program, text).unwrap();
+        fs::write(place.join("text"), text).unwrap();
+        let copy = Command::new("cp")
+            .arg(place.join("text"))
+            .arg(&program)
+            .status();
+        assert!(copy.unwrap().success());
         fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
         let output = place.join("output");
         let root = rustix::process::geteuid().is_root();
