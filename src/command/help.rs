@@ -19,7 +19,7 @@ commands:
               left that to the running system
   report failed [--reason TEXT]
               tell it that the initramfs failed, with the end of the kernel's
-              log: for emergency hooks; --timeout is 60 here
+              log, within 60 s: for emergency hooks
   lease       keep the lease of a root without a network manager: a service
   status      what happened on this boot, with a timeline; --json for programs
   --help, --version

@@ -44,11 +44,12 @@ fn ready<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Exit {
 fn failed<'a>(arguments: impl Iterator<Item = &'a [u8]>) -> Exit {
     let start = clock::monotonic();
     let mut options = Options::of(Task::Failed);
-    options.timeout = worker::COURIER;
     let log = match provision::prepare(&mut options, arguments) {
         Ok(log) => log,
         Err(exit) => return exit,
     };
+    // Whatever the whole of a boot may take.
+    options.timeout = options.timeout.min(worker::COURIER);
     let mut buffer = alloc::vec![0; MAX_JSON];
     let earlier = files::read(worker::REPORT, &mut buffer).and_then(Report::from_json);
     if earlier.is_some_and(|earlier| earlier.result == Outcome::Ready) {
