@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 
 use lab::debian::Flavour;
 use lab::disc::ovf::Document;
-use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpgid};
 
 use crate::azure::{Azure, Heard};
 use crate::healthy::with_key;
 use crate::installed;
-use crate::machine::{HOST_NAME, Machine, VM_ID, each_file, on_root, tmpfs};
+use crate::machine::{Machine, VM_ID, each_file, on_root, tmpfs};
 use crate::namespace::ip;
+use crate::system::{System, command_in};
 
 /// How long the agent may need, on a busy machine, for what takes it five seconds on an idle one.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -63,15 +63,15 @@ const OURS: [&str; 4] = [
     "var/lib/waagent/published_hostname",
 ];
 
-/// The system in the root of a machine.
-struct System<'a> {
+/// A machine whose system has agents.
+struct WithAgents<'a> {
     machine: &'a Machine,
 }
 
 /// What can be seen of each file.
 type Picture = BTreeMap<PathBuf, String>;
 
-impl System<'_> {
+impl WithAgents<'_> {
     /// Provisions the root as the first boot does.
     fn provision(&self, document: &Document) {
         self.machine.insert(document);
@@ -82,21 +82,8 @@ impl System<'_> {
 
     /// Makes of the root a system that runs, with the kernel's network, as far as its programs can tell.
     fn boot(&self) {
+        System::boot(self.machine);
         let at = |path: &str| self.path(path);
-        for directory in ["dev", "run", "tmp"] {
-            tmpfs(at(directory));
-        }
-        for device in ["null", "zero", "full", "random", "urandom"] {
-            let path = at("dev").join(device);
-            fs::write(&path, "").unwrap();
-            mount_bind(Path::new("/dev").join(device), &path).unwrap();
-        }
-        let nothing = MountFlags::empty();
-        mount("proc", at("proc"), "proc", nothing, None).unwrap();
-        // What is set there is set for the machine that runs the tests.
-        mount_bind(at("proc/sys"), at("proc/sys")).unwrap();
-        mount_remount(at("proc/sys"), MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
-        mount("sysfs", at("sys"), "sysfs", MountFlags::RDONLY, None).unwrap();
         tmpfs(at("sys/class"));
         fs::create_dir_all(at("sys/class/net")).unwrap();
         // Not the far end of the cable, which is in this namespace too.
@@ -115,7 +102,6 @@ impl System<'_> {
         }
         // By this programs know that systemd runs.
         fs::create_dir_all(at("run/systemd/system")).unwrap();
-        rustix::system::sethostname(HOST_NAME.as_bytes()).unwrap();
         ip("link set lo up");
         // The system's own client: waagent looks for it, and at what it leaves.
         let leased = self.run("/usr/sbin/dhclient", &["-1", "vm0"]);
@@ -126,17 +112,10 @@ impl System<'_> {
         self.machine.root().join(path)
     }
 
-    /// Starts a command line of a program in the system, with the environment that systemd gives.
+    /// Starts a command line of a program in the system.
     fn command(&self, program: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new("chroot");
-        command
-            .arg(self.machine.root())
-            .args(["/usr/bin/env", "-i", "-C", "/"])
-            .arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")
-            .arg("LANG=C.UTF-8")
-            .arg(program)
-            .args(arguments)
-            .stdin(Stdio::null());
+        let mut command = command_in(&self.machine.root());
+        command.arg(program).args(arguments);
         command
     }
 
@@ -250,10 +229,10 @@ impl System<'_> {
 }
 
 /// Runs a test on a machine that has the system.
-fn on_system(body: impl FnOnce(&System)) {
+fn on_system(body: impl FnOnce(&WithAgents)) {
     on_root(body, |body, machine| {
         if installed::install(Flavour::WithAgents, machine) {
-            body(&System { machine });
+            body(&WithAgents { machine });
         }
     });
 }

@@ -54,16 +54,10 @@ impl System {
         Self { root }
     }
 
-    /// Starts a command line of a program in the system, with the environment that systemd gives.
+    /// Starts a command line of a program in the system.
     pub(crate) fn command(&self, line: &[&str]) -> Command {
-        let mut command = Command::new("chroot");
-        command
-            .arg(&self.root)
-            .args(["/usr/bin/env", "-i", "-C", "/"])
-            .arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")
-            .arg("LANG=C.UTF-8")
-            .args(line)
-            .stdin(Stdio::null());
+        let mut command = command_in(&self.root);
+        command.args(line);
         command
     }
 
@@ -102,6 +96,18 @@ impl System {
         }
         fs::remove_dir(&self.root).unwrap();
     }
+}
+
+/// Starts a command line that runs in a root, with the environment that systemd gives.
+pub(crate) fn command_in(root: &Path) -> Command {
+    let mut command = Command::new("chroot");
+    command
+        .arg(root)
+        .args(["/usr/bin/env", "-i", "-C", "/"])
+        .arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin")
+        .arg("LANG=C.UTF-8")
+        .stdin(Stdio::null());
+    command
 }
 
 /// Lists all processes of this namespace but this one, by their numbers here.

@@ -269,7 +269,7 @@ fn make(lab: &Lab, flavour: Flavour, arch: Arch) -> Result<(), Fault> {
         let name = archive.file_name().unwrap_or_default();
         fs::hard_link(archive, packages.join(name)).map_err(Fault::file("link", archive))?;
     }
-    add(&additions)?;
+    add(&additions, ADDITIONS, LINKS)?;
     let script = work.join("debian.sh");
     fs::write(&script, SCRIPT).map_err(Fault::file("write", &script))?;
     let mut step = Step::begin(format!(
@@ -328,17 +328,21 @@ fn path(lab: &Lab, flavour: Flavour, arch: Arch, kind: &str) -> PathBuf {
     lab.directory().join(format!("{name}.{kind}"))
 }
 
-/// Writes the files of ours into a directory.
-fn add(tree: &Path) -> Result<(), Fault> {
+/// Writes files (where, what, with what mode) and links (where, to what) into a directory.
+pub(crate) fn add(
+    tree: &Path,
+    files: &[(&str, &str, u32)],
+    links: &[(&str, &str)],
+) -> Result<(), Fault> {
     let above = |path: &Path| path.parent().map_or(Ok(()), create_directory);
-    for (path, text, mode) in ADDITIONS {
+    for (path, text, mode) in files {
         let path = tree.join(path);
         above(&path)?;
         fs::write(&path, text).map_err(Fault::file("write", &path))?;
         fs::set_permissions(&path, Permissions::from_mode(*mode))
             .map_err(Fault::file("chmod", &path))?;
     }
-    for (link, target) in LINKS {
+    for (link, target) in links {
         let link = tree.join(link);
         above(&link)?;
         symlink(target, &link).map_err(Fault::file("create", &link))?;
@@ -406,7 +410,7 @@ mod tests {
     #[test]
     fn additions_are_written_with_their_modes() {
         let tree = std::env::temp_dir().join(format!("lab-additions-{}", std::process::id()));
-        add(&tree).unwrap();
+        add(&tree, ADDITIONS, LINKS).unwrap();
         let init = tree.join("usr/sbin/lab-init").metadata().unwrap();
         assert_eq!(init.permissions().mode() & 0o777, 0o755);
         assert!(tree.join(LINKS[0].0).is_symlink());

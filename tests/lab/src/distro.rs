@@ -6,8 +6,8 @@
 //! again. What a generator calls an error is one here. It does not boot anything.
 
 use std::fmt::Write as _;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -100,7 +100,7 @@ impl Distro {
         remove_directory(&work)?;
         let (additions, into) = (work.join("additions"), work.join("made"));
         create_directory(&into)?;
-        add(&additions)?;
+        debian::add(&additions, ADDITIONS, LINKS)?;
         let generators = [Generator::Dracut, Generator::InitramfsTools];
         install::lay(lab.project(), &preroot, &generators, &additions, false)?;
         let release = kernel.modules.file_name().unwrap_or_default();
@@ -195,24 +195,6 @@ fn digest(directory: &Path, hash: &mut Sha256) -> Result<(), Fault> {
             hash.update(fs::read(&path).map_err(Fault::file("read", &path))?);
         }
         hash.update([0]);
-    }
-    Ok(())
-}
-
-/// Writes the files of ours into a directory.
-fn add(tree: &Path) -> Result<(), Fault> {
-    let above = |path: &Path| path.parent().map_or(Ok(()), create_directory);
-    for (path, text, mode) in ADDITIONS {
-        let path = tree.join(path);
-        above(&path)?;
-        fs::write(&path, text).map_err(Fault::file("write", &path))?;
-        fs::set_permissions(&path, Permissions::from_mode(*mode))
-            .map_err(Fault::file("chmod", &path))?;
-    }
-    for (link, target) in LINKS {
-        let link = tree.join(link);
-        above(&link)?;
-        symlink(target, &link).map_err(Fault::file("create", &link))?;
     }
     Ok(())
 }
