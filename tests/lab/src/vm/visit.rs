@@ -183,7 +183,9 @@ impl Visit {
             })
     }
 
-    /// Fails unless networkd asks for an address, and with the machine's name, after this.
+    /// Fails unless somebody asks for an address, and with the machine's name, after this.
+    ///
+    /// What the REQUEST says is what a server registers: a DISCOVER may have left before the disc was read.
     pub(super) fn publishes_its_name_after(&self, moment: Option<Duration>) -> Result<(), Broken> {
         let entries = self.seen.0.platform.iter().flat_map(Platform::journal);
         let mut asked = entries.filter_map(|entry| match entry {
@@ -192,14 +194,14 @@ impl Visit {
                 way: Way::FromGuest,
                 summary,
                 ..
-            } if Some(*at) > moment && summary.starts_with("DISCOVER") => Some(summary),
+            } if Some(*at) > moment && summary.starts_with("REQUEST") => Some(summary),
             _ => None,
         });
         let asked = asked.next();
         let named = format!(" host={HOST_NAME} ");
         self.seen
             .expect(asked.is_some_and(|asked| asked.contains(&named)), || {
-                format!("networkd asks for no address in the machine's name: {asked:?}")
+                format!("nobody asks for an address in the machine's name: {asked:?}")
             })
     }
 
