@@ -229,7 +229,7 @@ mod tests {
         let hashed = |text: &str, mode| {
             create_directory(file.parent().unwrap()).unwrap();
             fs::write(&file, text).unwrap();
-            fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
             let mut hash = Sha256::new();
             digest(&tree, &mut hash).unwrap();
             hash.finalize()
