@@ -15,7 +15,7 @@ use super::console::Patience;
 use super::uplink::Uplink;
 use super::worker::RUN_DIRECTORY;
 use crate::engine::backoff::earliest;
-use crate::engine::plan::{Resolver, RootView, resolver};
+use crate::engine::plan::{Plan, Resolver, RootView, resolver};
 use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
 use crate::linux::link::Links;
 use crate::linux::log::{Level, Log};
@@ -105,14 +105,10 @@ pub(super) fn deconfigure(links: &mut Links, record: &Record) {
     let _ = links.remove_address(record.index, (record.address, record.prefix));
 }
 
-/// Has the programs of a root ask the name servers of a lease; `write` changes the root.
+/// Has the programs of a root ask the name servers of a lease; gives what is to be changed in the root.
 // Out of line: it has two callers.
 #[inline(never)]
-pub(super) fn set_resolver(
-    root: &dyn RootView,
-    record: &Record,
-    log: &Log,
-) -> Option<crate::engine::plan::Plan> {
+pub(super) fn set_resolver(root: &dyn RootView, record: &Record, log: &Log) -> Option<Plan> {
     if record.dns.is_empty() {
         return None;
     }

@@ -11,9 +11,9 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::options::{Network, Nic, Options, Task};
 use super::provision;
-use super::uplink::Uplink;
+use super::uplink::{Uplink, random};
 use super::{Exit, keep};
-use crate::engine::backoff::{Backoff, Random};
+use crate::engine::backoff::Backoff;
 use crate::engine::dhcp::{Client, Event, Held};
 use crate::engine::managers;
 use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
@@ -351,10 +351,4 @@ fn set_resolver(root: &Root, record: &Record, log: &Log) {
     {
         keep::not_written(format_args!("{fault}"), log);
     }
-}
-
-fn random() -> Random {
-    let mut seed = [0; 8];
-    clock::random(&mut seed);
-    Random::new(u64::from_ne_bytes(seed))
 }

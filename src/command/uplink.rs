@@ -485,7 +485,8 @@ impl Uplink {
     }
 }
 
-fn random() -> Random {
+/// Makes a generator that no other machine has.
+pub(super) fn random() -> Random {
     let mut seed = [0; 8];
     clock::random(&mut seed);
     Random::new(u64::from_ne_bytes(seed))

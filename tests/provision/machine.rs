@@ -130,6 +130,12 @@ impl Machine {
 
     /// Starts `preroot provision`.
     pub(crate) fn start(&self, more: &[&str]) -> Running {
+        // Nobody in these roots configures the network: `network` has the tests for that.
+        self.start_as_in_a_hook(&[&["--network=release"], more].concat())
+    }
+
+    /// Starts `preroot provision` without a word on the network.
+    pub(crate) fn start_as_in_a_hook(&self, more: &[&str]) -> Running {
         let (root, disc) = (self.root(), self.disc());
         let usual = [
             "provision",
@@ -142,8 +148,6 @@ impl Machine {
             "--vm-id",
             VM_ID,
             "--log=stderr",
-            // Nobody in these roots configures the network: `network` has the tests for that.
-            "--network=release",
             "--timeout=10",
         ];
         Running::start(&[&usual, more].concat())

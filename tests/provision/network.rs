@@ -197,21 +197,7 @@ fn mtu() -> String {
 
 /// Runs `preroot provision` without a word on the network, unless `more` has one.
 fn boot(machine: &Machine, more: &[&str]) -> Run {
-    let (root, disc) = (machine.root(), machine.disc());
-    let usual = [
-        "provision",
-        "--platform=azure",
-        "--nic=vm0",
-        "--root",
-        root.to_str().unwrap(),
-        "--media",
-        disc.to_str().unwrap(),
-        "--vm-id",
-        VM_ID,
-        "--log=stderr",
-        "--timeout=10",
-    ];
-    call(&[&usual, more].concat())
+    machine.start_as_in_a_hook(more).end()
 }
 
 /// Makes the root one that is done with: nothing but the network is left to do.
