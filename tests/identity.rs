@@ -25,7 +25,8 @@ use std::path::{Path, PathBuf};
 
 use preroot::engine::identity::Identity;
 use preroot::engine::plan::{
-    Act, Action, Change, Context, Kind, Plan, RootFault, RootView, Settings, Stat, Steps, plan,
+    Act, Action, Change, Context, Kind, Output, Plan, RootFault, RootView, Settings, Stat, Steps,
+    plan,
 };
 use preroot::wire::ovf::Password;
 use preroot::wire::{imds, ovf};
@@ -400,6 +401,7 @@ fn planned(identity: &Identity, root: &Root, steps: Steps) -> Result<Plan, Strin
         salt: SALT,
         steps,
         settings: Settings::DEFAULT,
+        output: Output::Files,
     };
     plan(identity, root, &context).map_err(|fault| fault.to_string())
 }

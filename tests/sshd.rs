@@ -357,6 +357,7 @@ fn planned(root: &Path, password: bool) -> Plan {
         salt: [7; 16],
         host_key_seed: Some(&[9; 32]),
         settings: Settings::DEFAULT,
+        output: plan::Output::Files,
         steps: Steps::parse("keys,sshd,hostkeys").unwrap(),
     };
     plan::plan(&identity(password), &view, &context).unwrap_or_else(|fault| panic!("{fault}"))

@@ -44,6 +44,9 @@ preroot.NAME=VALUE, which has the last word:
   --network WHAT *    keep: leave address, routes and DNS of the lease in place;
                       release: leave the interface as it was found; auto: keep
                       them where nobody in the root will configure it (default)
+  --output HOW *      files: write in the root; credentials: leave it to the
+                      root's systemd, on each boot; auto: the latter where the
+                      root takes no writes (default)
   --steps LIST *      of hostname,user,password,keys,sudo,sshd,hostkeys,
                       customdata,markers (default: all)
   --sudo HOW *        nopasswd, password, never, or auto: with the password if

@@ -46,6 +46,8 @@ pub(super) struct Options {
     pub(super) ready: Ready,
     /// What becomes of the interface.
     pub(super) network: Network,
+    /// Who makes the changes.
+    pub(super) output: Output,
     /// What is done, and what is not.
     pub(super) steps: Steps,
     /// How it is done, where there is a choice.
@@ -132,6 +134,17 @@ pub(super) enum Network {
     Keep,
 }
 
+/// Who makes the changes in the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    /// Its own systemd where it takes no writes, if that can; else we do.
+    Auto,
+    /// We do.
+    Files,
+    /// Its own systemd.
+    Credentials,
+}
+
 /// Where messages go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LogTo {
@@ -210,6 +223,7 @@ impl Default for Options {
             vm_id: None,
             ready: Ready::Rooted,
             network: Network::Auto,
+            output: Output::Auto,
             steps: Steps::ALL,
             settings: Settings::DEFAULT,
             timeout: Duration::from_mins(20),
@@ -233,6 +247,7 @@ type Names = u32;
 enum Name {
     Ready,
     Network,
+    Output,
     Steps,
     Sudo,
     SystemUsers,
@@ -255,9 +270,10 @@ enum Name {
     Reason,
 }
 
-static NAMES: [(&str, Name); 21] = [
+static NAMES: [(&str, Name); 22] = [
     ("ready", Name::Ready),
     ("network", Name::Network),
+    ("output", Name::Output),
     ("steps", Name::Steps),
     ("sudo", Name::Sudo),
     ("system-users", Name::SystemUsers),
@@ -501,6 +517,13 @@ impl Options {
                     0 => Network::Auto,
                     1 => Network::Release,
                     _ => Network::Keep,
+                };
+            }
+            Name::Output => {
+                self.output = match word(value, "auto, files or credentials")? {
+                    0 => Output::Auto,
+                    1 => Output::Files,
+                    _ => Output::Credentials,
                 };
             }
             Name::Steps => {

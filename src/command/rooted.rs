@@ -10,9 +10,9 @@ use core::time::Duration;
 use rustix::fd::BorrowedFd;
 use zeroize::Zeroizing;
 
-use super::options::{From, Options};
+use super::options::{From, Options, Output as Wanted};
 use crate::engine::identity::Identity;
-use crate::engine::plan::{self, Context, Plan, PlanFault, RootFault, RootView as _, Step};
+use crate::engine::plan::{self, Context, Output, Plan, PlanFault, RootFault, RootView as _, Step};
 use crate::linux::log::{Level, Log};
 use crate::linux::mount::{self, Mounts};
 use crate::linux::root::{Below, Root};
@@ -27,6 +27,8 @@ use crate::wire::vmid::VmId;
 const USUAL: [&str; 2] = ["/sysroot", "/new_root"];
 /// The root of the running system.
 pub(super) const RUNNING: &str = "/";
+/// Our own root, that of the initramfs.
+const OWN: &str = "/";
 /// How long these are waited for.
 const USUAL_WAIT: Duration = Duration::from_secs(90);
 /// How long custom data may run: the platform is told after it.
@@ -51,6 +53,8 @@ pub(super) struct Rooted {
     mounts: Option<Mounts>,
     until: Duration,
     state: State,
+    /// Whether the changes are left to the root's own systemd.
+    hands_over: bool,
 }
 
 enum State {
@@ -63,6 +67,8 @@ enum State {
         below: Option<Below>,
         path: String,
         made_writable: bool,
+        /// It is not to be made writable.
+        stays: bool,
     },
     Missed,
 }
@@ -104,6 +110,7 @@ impl RootedFault {
             RootedFault::Plan(PlanFault::NoAccounts(_)) => {
                 "provision the deployment, whose /etc/passwd may be empty"
             }
+            RootedFault::Plan(PlanFault::OldSystemd(_)) => "give preroot.output=files",
             RootedFault::Plan(_) => "mend the image or the VM's options",
             RootedFault::Apply(_, fault) if fault.is_read_only() => {
                 "give the image a writable /etc, /var and /home, as overlays or file systems"
@@ -149,6 +156,7 @@ impl Rooted {
             },
             until: now.saturating_add(wait),
             state: State::Awaited,
+            hands_over: false,
         }
     }
 
@@ -159,6 +167,7 @@ impl Rooted {
             mounts: None,
             until,
             state: State::Gated,
+            hands_over: false,
         }
     }
 
@@ -184,11 +193,13 @@ impl Rooted {
                         );
                     })
                 });
+                let stays = path != RUNNING && plan::stays_read_only(&root);
                 self.state = State::Here {
                     root,
                     below,
                     path: path.clone(),
                     made_writable: false,
+                    stays,
                 };
                 return true;
             }
@@ -245,6 +256,11 @@ impl Rooted {
         }
     }
 
+    /// Gives the root unless all that is done there is left to its own systemd.
+    fn to_write_in(&self) -> Option<&Root> {
+        self.root().filter(|_| !self.hands_over)
+    }
+
     /// Reads what the markers say; an unreadable marker says nothing.
     pub(super) fn marked(&self, vm_id: VmId) -> Marked {
         let Some(root) = self.root() else {
@@ -281,15 +297,52 @@ impl Rooted {
         }
     }
 
+    /// Decides who makes the changes; a root that can be made writable, and may be, is writable then.
+    #[inline(never)]
+    fn output(&mut self, options: &Options, log: &Log) -> Result<Output, RootedFault> {
+        let State::Here {
+            root, path, stays, ..
+        } = &self.state
+        else {
+            return Err(RootedFault::Missed);
+        };
+        if options.output == Wanted::Files || path == RUNNING {
+            return Ok(Output::Files);
+        }
+        let etc = [path, "/etc"].concat();
+        let for_good = *stays || mount::is_read_only_for_good(path);
+        let version = plan::systemd(root);
+        let takes = version.is_some_and(|version| version >= plan::SYSTEMD);
+        if options.output == Wanted::Auto {
+            if !mount::is_read_only(path) || options.dry_run && !for_good {
+                return Ok(Output::Files);
+            }
+            if !for_good {
+                self.make_writable(log);
+            }
+            // Without such a systemd the first file that cannot be written is named.
+            if !takes || !mount::is_read_only(&etc) {
+                return Ok(Output::Files);
+            }
+        } else if !takes {
+            return Err(RootedFault::Plan(PlanFault::OldSystemd(version)));
+        }
+        self.hands_over = true;
+        let etc = !for_good || !mount::is_read_only(&etc);
+        Ok(Output::Credentials { etc })
+    }
+
     /// Computes what is to be changed.
     // Kept apart: a larger frame costs its caller more than the call.
     #[inline(never)]
     pub(super) fn plan(
-        &self,
+        &mut self,
         identity: &Identity,
         options: &Options,
         vm_id: VmId,
+        log: &Log,
     ) -> Result<Plan, RootedFault> {
+        let output = self.output(options, log)?;
         let Some(root) = self.root() else {
             return Err(RootedFault::Missed);
         };
@@ -312,6 +365,7 @@ impl Rooted {
             host_key_seed: makes_host_key.then_some(&*seed),
             steps: options.steps,
             settings: options.settings,
+            output,
         };
         plan::plan(identity, root, &context).map_err(RootedFault::Plan)
     }
@@ -322,7 +376,15 @@ impl Rooted {
         let Some(root) = self.root() else {
             return Err(RootedFault::Missed);
         };
-        let applied = root.apply(plan).map_err(|(index, fault)| {
+        let (plan, applied) = match &plan.credentials {
+            // `/run` of the initramfs is the real root's, too, and never outlives the boot.
+            Some(plan) => {
+                let own = Root::open(OWN).map_err(|fault| (0, fault));
+                (&**plan, own.and_then(|own| own.note(plan)))
+            }
+            None => (plan, root.apply(plan)),
+        };
+        let applied = applied.map_err(|(index, fault)| {
             let path = plan.changes.get(index).map(|change| change.path.clone());
             RootedFault::Apply(path.unwrap_or_default(), fault)
         })?;
@@ -388,7 +450,15 @@ impl Rooted {
     }
 
     /// Gives the lines by which people know this machine's host key.
-    pub(super) fn host_key_lines(&self, host_name: &str, address: &str) -> Option<[String; 2]> {
+    pub(super) fn host_key_lines(
+        &self,
+        plan: &Plan,
+        host_name: &str,
+        address: &str,
+    ) -> Option<[String; 2]> {
+        if plan.credentials.is_some() {
+            return plan::planned_host_key(plan, host_name, address);
+        }
         plan::host_key_lines(self.root()?, host_name, address)
     }
 
@@ -399,7 +469,7 @@ impl Rooted {
         // What was written before this boot is about another one.
         let boot = clock::unix_seconds().saturating_sub(clock::boottime().as_secs().cast_signed());
         self.make_writable(log);
-        if let Some(root) = self.root() {
+        if let Some(root) = self.to_write_in() {
             let pool = root.read_since(plan::kvp::POOL, boot, kvp::POOL_MAX);
             let pool = kvp::put(&pool.unwrap_or_default(), kvp::PROVISIONING_REPORT, report);
             let _ = root.note(&plan::kvp::pool(pool));
@@ -412,8 +482,9 @@ impl Rooted {
     /// the report, and nothing else.
     pub(super) fn note(&mut self, reported: Option<VmId>, report: Vec<u8>, log: &Log) -> bool {
         self.make_writable(log);
-        let Some(root) = self.root() else {
-            return false;
+        let Some(root) = self.to_write_in() else {
+            // Then there is nothing that could be missing on the next boot.
+            return self.is_here();
         };
         let reported = reported.map(|vm_id| vm_id.to_string());
         let plan = plan::notes(reported.as_deref(), report);
@@ -429,12 +500,20 @@ impl Rooted {
             path,
             made_writable,
             below,
+            stays,
             ..
         } = &mut self.state
         else {
             return;
         };
-        if path != RUNNING && mount::is_read_only(path) && mount::remount(path, true).is_ok() {
+        if self.hands_over {
+            return;
+        }
+        if !*stays
+            && path != RUNNING
+            && mount::is_read_only(path)
+            && mount::remount(path, true).is_ok()
+        {
             *made_writable = true;
             log.line(Level::Info, format_args!("root remounted writable for now"));
         }

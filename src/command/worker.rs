@@ -21,12 +21,13 @@ use rustix::event::{PollFd, PollFlags};
 use super::Exit;
 use super::console::{self, Patience};
 use super::disc::{News, Reader};
-use super::options::{Options, Ready, Task};
+use super::options::{Options, Output, Ready, Task};
 use super::rooted::{Counts, Marked, Rooted};
 use super::uplink::Uplink;
 use super::words::{Answer, Order};
 use crate::engine::backoff::earliest;
 use crate::engine::identity::Identity;
+use crate::engine::plan::Plan;
 use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
 use crate::linux::log::{self, Level, Log};
 use crate::linux::{clock, dmi, memory, poll, process};
@@ -286,9 +287,13 @@ impl Worker {
         if self.rooted.poll(now, &self.log) {
             self.report
                 .phase("root", self.start, clock::monotonic(), format_args!(""));
-            let marked = self.rooted.marked(self.vm_id);
+            let mut marked = self.rooted.marked(self.vm_id);
             if marked != Marked::Reported {
                 self.rooted.take_settings(&mut self.options, &self.log);
+            }
+            if self.options.output == Output::Credentials {
+                // They are gone with each boot.
+                marked = Marked::No;
             }
             match marked {
                 // Whoever asks for nothing but the report knows that the machine is what it shall be.
@@ -454,7 +459,10 @@ impl Worker {
     #[inline(never)]
     fn apply(&mut self, identity: &Identity) {
         let from = clock::monotonic();
-        let plan = match self.rooted.plan(identity, &self.options, self.vm_id) {
+        let plan = match self
+            .rooted
+            .plan(identity, &self.options, self.vm_id, &self.log)
+        {
             Ok(plan) => plan,
             Err(fault) => return self.fail(format_args!("{fault}"), fault.fix()),
         };
@@ -486,12 +494,16 @@ impl Worker {
                 self.log.line(
                     Level::Info,
                     format_args!(
-                        "root ok host={} user={} written={written} unchanged={unchanged} ms={}",
+                        "root ok host={} user={} {}={written} unchanged={unchanged} ms={}",
                         self.report.host_name,
                         if self.report.user.is_empty() {
                             "-"
                         } else {
                             &self.report.user
+                        },
+                        match plan.credentials {
+                            Some(_) => "credentials",
+                            None => "written",
                         },
                         millis(to.saturating_sub(from))
                     ),
@@ -508,7 +520,7 @@ impl Worker {
                     self.report
                         .phase("custom data", to, clock::monotonic(), format_args!(""));
                 }
-                self.show_host_key();
+                self.show_host_key(&plan);
                 self.verdict = Verdict::Ready(Outcome::Ready);
             }
         }
@@ -517,9 +529,11 @@ impl Worker {
     /// Shows the machine's host key to whoever watches the console, to compare it with what a client sees.
     // Kept apart: a larger frame costs its caller more than the call.
     #[inline(never)]
-    fn show_host_key(&mut self) {
+    fn show_host_key(&mut self, plan: &Plan) {
         let address = self.report.address.split('/').next().unwrap_or_default();
-        let lines = self.rooted.host_key_lines(&self.report.host_name, address);
+        let lines = self
+            .rooted
+            .host_key_lines(plan, &self.report.host_name, address);
         let Some(lines) = lines else { return };
         for line in &lines {
             self.log.line(Level::Info, format_args!("host key {line}"));

@@ -8,6 +8,7 @@
 //! The functions of the steps are never inlined, though most have one caller: in one function they would
 //! share one frame, so large that each access to it takes three bytes more, 4 KB in all.
 
+mod credentials;
 mod custom;
 mod draft;
 mod home;
@@ -33,9 +34,10 @@ use zeroize::Zeroizing;
 
 use super::identity::{Identity, Refusal};
 use crate::wire::names::UserName;
+pub use credentials::{SYSTEMD, stays_read_only, systemd};
 pub use custom::CUSTOM_DATA;
 use draft::Draft;
-pub use hostkeys::{SSH_KEYGEN, host_key_lines, makes_host_key};
+pub use hostkeys::{SSH_KEYGEN, host_key_lines, makes_host_key, planned_host_key};
 pub use markers::{configured_for, notes, reported_for};
 pub use resolver::{Resolver, resolver};
 pub use settings::{Settings, Sudo};
@@ -254,6 +256,16 @@ pub enum Note {
     NoEd25519,
     /// The same, and nobody makes those that it is told to use.
     HostKeysStay,
+    /// The image's own /etc/hostname comes before a credential.
+    HostNameStays,
+    /// Nothing in /etc can be changed, now or later.
+    EtcStays,
+    /// Neither passwd nor records can have the administrator.
+    NoAccountWay,
+    /// The account is in the image already, and who makes new ones changes none.
+    AccountStays,
+    /// Custom data is not run where nothing of it can be put in the root.
+    CustomDataNotRun,
 }
 
 impl fmt::Display for Note {
@@ -305,6 +317,25 @@ impl fmt::Display for Note {
                 "the image's host keys stay: sshd's configuration allows no ed25519 key, and \
                  nothing here makes others",
             ),
+            Self::HostNameStays => f.write_str(
+                "the image's /etc/hostname has another name, which comes before the credential: \
+                 leave it out of the image",
+            ),
+            Self::EtcStays => f.write_str(
+                "/etc is read-only: sudo's rule, sshd's settings, host keys and what stops other \
+                 agents are the image's own",
+            ),
+            Self::NoAccountWay => f.write_str(
+                "there is no way to add a user: /etc is read-only, and nsswitch.conf has no \
+                 systemd for passwd; root gets the keys",
+            ),
+            Self::AccountStays => f.write_str(
+                "the user is in the image already, whose account files stay as they are: no \
+                 password, no further groups",
+            ),
+            Self::CustomDataNotRun => {
+                f.write_str("the custom data is not run: the root takes no writes")
+            }
         }
     }
 }
@@ -332,6 +363,10 @@ pub enum PlanFault {
     Random,
     /// A part of the root cannot be looked at.
     Root(&'static str, RootFault),
+    /// The root's systemd takes no credentials from an initramfs; its version, if it has one at all.
+    OldSystemd(Option<u32>),
+    /// The credentials have more bytes than it takes.
+    TooMuch(usize),
 }
 
 impl fmt::Display for PlanFault {
@@ -355,6 +390,17 @@ impl fmt::Display for PlanFault {
             ),
             Self::Random => f.write_str("the kernel gives no random numbers"),
             Self::Root(path, fault) => write!(f, "{path}: {fault}"),
+            Self::OldSystemd(None) => f.write_str("there is no systemd in the root"),
+            Self::OldSystemd(Some(version)) => write!(
+                f,
+                "the root's systemd {version} takes no credentials from an initramfs, as {SYSTEMD} does"
+            ),
+            Self::TooMuch(bytes) => {
+                write!(
+                    f,
+                    "{bytes} bytes of credentials are more than systemd takes"
+                )
+            }
         }
     }
 }
@@ -377,6 +423,20 @@ pub struct Context<'a> {
     pub steps: Steps,
     /// How to do it.
     pub settings: Settings,
+    /// Who does it.
+    pub output: Output,
+}
+
+/// Who makes the changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// We do, in the root.
+    Files,
+    /// The root's own systemd, when it runs; it finds what to do among its credentials.
+    Credentials {
+        /// Whether /etc will take writes then.
+        etc: bool,
+    },
 }
 
 /// Changes in their order, and what a person should know.
@@ -390,6 +450,9 @@ pub struct Plan {
     pub run_custom_data: bool,
     /// Types of host keys that the root's [`SSH_KEYGEN`] is to make when all is written.
     pub host_key_types: Vec<&'static str>,
+    /// What is written below `/run` of the initramfs, instead of the changes, where the root's systemd
+    /// makes these.
+    pub credentials: Option<Box<Plan>>,
 }
 
 impl Plan {
@@ -413,6 +476,10 @@ impl fmt::Display for Plan {
         if self.is_empty() {
             writeln!(f, "nothing to change")?;
         }
+        if let Some(credentials) = &self.credentials {
+            writeln!(f, "nothing of it now: the root's systemd does it, by")?;
+            credentials.fmt(f)?;
+        }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }
@@ -428,9 +495,23 @@ pub fn plan(
     root: &dyn RootView,
     context: &Context<'_>,
 ) -> Result<Plan, PlanFault> {
-    let mut draft = Draft::new(identity, root, context);
-    if !configured_for(root)?.is_some_and(|id| id.eq_ignore_ascii_case(context.vm_id)) {
-        fill(&mut draft).map_err(|fault| *fault)?;
+    let mut context = *context;
+    if context.output == (Output::Credentials { etc: false }) {
+        for step in [Step::Sudo, Step::Sshd, Step::HostKeys] {
+            context.steps = context.steps.without(step);
+        }
+    }
+    let mut draft = Draft::new(identity, root, &context);
+    let is_done = || {
+        let id = configured_for(root)?;
+        Ok(id.is_some_and(|id| id.eq_ignore_ascii_case(context.vm_id)))
+    };
+    match context.output {
+        Output::Files if is_done()? => {}
+        Output::Files => fill(&mut draft).map_err(|fault| *fault)?,
+        Output::Credentials { etc } => fill(&mut draft)
+            .and_then(|()| credentials::add(&mut draft, etc))
+            .map_err(|fault| *fault)?,
     }
     Ok(draft.finish())
 }

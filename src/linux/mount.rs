@@ -20,6 +20,7 @@ pub use switch::{NoInit, SwitchFault, enter_real_root, find_init};
 pub use watch::Mounts;
 
 use super::path::{self, terminated};
+use super::sysfs;
 
 /// One of the kernel's own file systems.
 struct Api {
@@ -32,6 +33,9 @@ struct Api {
 const SAFE: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
+
+/// File systems that know no writes, as statfs(2) names them: squashfs, erofs, ISO 9660.
+const NEVER_WRITTEN: [u32; 3] = [0x7371_7368, 0xe0f5_e1e2, 0x9660];
 
 const API: [Api; 4] = [
     Api {
@@ -364,6 +368,27 @@ fn used_flags(path: &str) -> io::Result<Used> {
 /// Tells whether what is mounted at `path` takes no writes; of what cannot be asked, it says no.
 pub fn is_read_only(path: &str) -> bool {
     used_flags(path).is_ok_and(|used| used.contains(Used::RDONLY))
+}
+
+/// Tells whether nothing makes what is mounted at `path` writable: its kind knows no writes, or its
+/// device takes none, as those of dm-verity.
+pub fn is_read_only_for_good(path: &str) -> bool {
+    let Ok(path) = terminated(path) else {
+        return false;
+    };
+    let kind = rustix::fs::statfs(path.as_c_str()).map(|found| found.f_type);
+    if kind.is_ok_and(|kind| NEVER_WRITTEN.iter().any(|never| kind == (*never).into())) {
+        return true;
+    }
+    let Ok(stat) = rustix::fs::stat(path.as_c_str()) else {
+        return false;
+    };
+    let (major, minor) = (
+        rustix::fs::major(stat.st_dev),
+        rustix::fs::minor(stat.st_dev),
+    );
+    let switch = alloc::format!("/sys/dev/block/{major}:{minor}/ro");
+    sysfs::read_number(CWD, &switch) == Some(1)
 }
 
 /// Makes a mounted file system writable, or read-only again; its other flags stay.

@@ -954,6 +954,7 @@ mod tests {
         host_key_seed: None,
         steps: Steps::ALL,
         settings: crate::engine::plan::Settings::DEFAULT,
+        output: crate::engine::plan::Output::Files,
     };
 
     #[test]

@@ -13,6 +13,7 @@ mod azure;
 mod below;
 mod clients;
 mod coexistence;
+mod credentials;
 mod discs;
 mod foreign;
 mod handover;

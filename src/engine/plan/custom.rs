@@ -4,7 +4,7 @@
 //! asked for that, and that it was.
 
 use super::draft::{Draft, content};
-use super::{Note, Outcome, markers};
+use super::{Note, Outcome, Output, markers};
 use crate::wire::{accounts, settings};
 
 /// Where decoded custom data is kept.
@@ -27,7 +27,11 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
         return Ok(());
     };
     let vm_id = draft.context.vm_id;
-    let wanted = draft.context.settings.run_custom_data;
+    let mut wanted = draft.context.settings.run_custom_data;
+    if wanted && draft.context.output != Output::Files {
+        draft.note(Note::CustomDataNotRun);
+        wanted = false;
+    }
     let is_script = decoded.expose().starts_with(b"#!");
     let mode = if wanted && is_script { 0o700 } else { 0o600 };
     markers::directory(draft)?;

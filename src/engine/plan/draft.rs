@@ -5,12 +5,15 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use zeroize::Zeroizing;
 
+use super::credentials::Account;
 use super::{
-    Action, Change, Context, Kind, Note, Outcome, Plan, PlanFault, RootFault, RootView, Stat,
+    Action, Change, Context, Kind, Note, Outcome, Output, Plan, PlanFault, RootFault, RootView,
+    Stat,
 };
 use crate::engine::identity::Identity;
 use crate::wire::accounts::{self, File};
@@ -83,6 +86,8 @@ pub(super) struct Draft<'a> {
     pub(super) context: &'a Context<'a>,
     root: &'a dyn RootView,
     plan: Plan,
+    account: Option<Account>,
+    groups: Vec<&'static str>,
 }
 
 impl<'a> Draft<'a> {
@@ -97,6 +102,8 @@ impl<'a> Draft<'a> {
             context,
             root,
             plan,
+            account: None,
+            groups: Vec::new(),
         }
     }
 
@@ -106,6 +113,35 @@ impl<'a> Draft<'a> {
 
     pub(super) fn note(&mut self, note: Note) {
         self.plan.notes.push(note);
+    }
+
+    /// Notes a group that has the administrator as a member.
+    pub(super) fn note_group(&mut self, group: &'static str) {
+        if !self.groups.contains(&group) {
+            self.groups.push(group);
+        }
+    }
+
+    /// Notes an account that is not in the root yet, for who makes it there instead of us.
+    pub(super) fn note_account(&mut self, account: Account) {
+        if self.context.output != Output::Files {
+            self.account = Some(account);
+        }
+    }
+
+    /// Gives that account, and the groups that have it as a member.
+    pub(super) fn take_account(&mut self) -> Option<(Account, Vec<&'static str>)> {
+        Some((self.account.take()?, core::mem::take(&mut self.groups)))
+    }
+
+    /// Gives the changes so far.
+    pub(super) fn changes(&self) -> &[Change] {
+        &self.plan.changes
+    }
+
+    /// Leaves what is to be written instead of the changes.
+    pub(super) fn hand_over(&mut self, plan: Plan) {
+        self.plan.credentials = Some(Box::new(plan));
     }
 
     /// Wants the root's own program to make a host key.

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 
 use super::draft::{Draft, Place, ROOT, text};
 use super::sshd::{self, Config};
-use super::{Kind, Note, Outcome, RootView};
+use super::{Action, Kind, Note, Outcome, Output, Plan, RootView};
 use crate::wire::accounts;
 use crate::wire::hostkey::{self, HostKey};
 use crate::wire::sshd_config;
@@ -52,7 +52,8 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
         return Ok(());
     }
     let has_maker = draft.has_any(&KEY_MAKERS)?;
-    let makes_others = !has_maker && draft.has(SSH_KEYGEN)?;
+    let makes_others =
+        !has_maker && draft.context.output == Output::Files && draft.has(SSH_KEYGEN)?;
     if !takes_ed25519(draft)? {
         if !has_maker {
             draft.note(Note::HostKeysStay);
@@ -156,8 +157,21 @@ pub fn makes_host_key(root: &dyn RootView) -> bool {
 /// The address may be empty.
 #[inline(never)]
 pub fn host_key_lines(root: &dyn RootView, host_name: &str, address: &str) -> Option<[String; 2]> {
-    let file = root.read(PUBLIC, PUBLIC_MAX).ok()??;
-    let key = PublicKey::parse(core::str::from_utf8(&file).ok()?).ok()?;
+    lines_of(&root.read(PUBLIC, PUBLIC_MAX).ok()??, host_name, address)
+}
+
+/// Gives the same of the host key that a plan brings.
+#[inline(never)]
+pub fn planned_host_key(plan: &Plan, host_name: &str, address: &str) -> Option<[String; 2]> {
+    let change = plan.changes.iter().find(|change| change.path == PUBLIC)?;
+    match &change.action {
+        Action::Write(file) => lines_of(file, host_name, address),
+        Action::Directory | Action::Remove => None,
+    }
+}
+
+fn lines_of(file: &[u8], host_name: &str, address: &str) -> Option<[String; 2]> {
+    let key = PublicKey::parse(core::str::from_utf8(file).ok()?).ok()?;
     let (kind, body) = (key.kind(), key.body());
     let fingerprint = hostkey::fingerprint(body)?;
     let comma = if address.is_empty() { "" } else { "," };

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use zeroize::Zeroizing;
 
 use super::draft::{Draft, Place, content, text};
-use super::{Action, Outcome, Plan, PlanFault, RootView};
+use super::{Action, Outcome, Output, Plan, PlanFault, RootView};
 use crate::wire::accounts::File;
 use crate::wire::ovf::Password;
 
@@ -131,6 +131,10 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
             File::default(),
             format_args!("keep azure-init from provisioning again"),
         )?;
+    }
+    if draft.context.output != Output::Files {
+        // What is gone with the boot is done on each.
+        return Ok(());
     }
     directory(draft)?;
     let purpose = format_args!("configured for VM {vm_id}");

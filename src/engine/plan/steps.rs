@@ -62,6 +62,12 @@ impl Steps {
     /// Everything, the default.
     pub const ALL: Self = Self(0x01ff);
 
+    /// Leaves one out.
+    #[must_use]
+    pub fn without(self, step: Step) -> Self {
+        Self(self.0 & !Self::bit(step))
+    }
+
     /// Reads a comma-separated list; `all` and an empty list are everything.
     pub fn parse(list: &str) -> Result<Self, StepsFault> {
         if matches!(list.trim(), "" | "all") {

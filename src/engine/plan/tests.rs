@@ -1,5 +1,6 @@
 //! Plans for roots in memory, made from real distributions' account files.
 
+mod credentials;
 mod settings;
 mod sshd;
 
@@ -222,6 +223,7 @@ const CONTEXT: Context<'static> = Context {
     host_key_seed: Some(&[9; 32]),
     steps: Steps::ALL,
     settings: Settings::DEFAULT,
+    output: Output::Files,
 };
 
 fn planned(identity: &Identity, root: &Memory) -> Plan {

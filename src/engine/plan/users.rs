@@ -10,7 +10,9 @@ use core::ops::RangeInclusive;
 use zeroize::Zeroizing;
 
 use super::draft::{Draft, ROOT, text};
-use super::{Kind, Note, Outcome, PlanFault, Step, Sudo, home, keys, password, sudo};
+use super::{
+    Kind, Note, Outcome, Output, PlanFault, Step, Sudo, credentials, home, keys, password, sudo,
+};
 use crate::wire::accounts::{self, File};
 use crate::wire::names::UserName;
 use crate::wire::ovf::Password;
@@ -145,11 +147,20 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     if steps.has(Step::Keys) {
         keys::add(draft, &account)?;
     }
-    shadow(draft, &customs, &passwd, &account, new)?;
+    let hash = shadow(draft, &customs, &passwd, &account, new)?;
     if steps.has(Step::User) && new {
         let shell = shell(draft, &customs)?;
         let (uid, gid) = account.owner;
         let home = &account.home;
+        draft.note_account(credentials::Account {
+            name: String::from(name.as_str()),
+            uid,
+            gid,
+            own_group: account.own_group,
+            home: home.clone(),
+            shell: String::from(shell),
+            hash,
+        });
         let line = text(format_args!("{name}:x:{uid}:{gid}::{home}:{shell}"));
         draft.rewrite(
             PASSWD,
@@ -256,6 +267,7 @@ fn groups(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> {
         }
         for group in GROUPS.iter().skip(skipped) {
             if let Some(more) = accounts::add_member(&file, group, name) {
+                draft.note_group(group);
                 file = more;
                 let comma = if purpose.is_empty() { "" } else { ", " };
                 purpose = text(format_args!("{purpose}{comma}add {name} to {group}"));
@@ -294,7 +306,8 @@ fn subordinate_ids(draft: &mut Draft<'_>, customs: &Customs, name: &UserName) ->
     Ok(())
 }
 
-/// Gives the user a line in shadow, with the password if there is one, else locked for passwords.
+/// Gives the user a line in shadow, with the password if there is one, else locked for passwords; gives
+/// what stands there for a new user's password.
 #[inline(never)]
 fn shadow(
     draft: &mut Draft<'_>,
@@ -302,7 +315,7 @@ fn shadow(
     passwd: &[u8],
     account: &Account<'_>,
     new: bool,
-) -> Outcome<()> {
+) -> Outcome<Zeroizing<String>> {
     let steps = draft.context.steps;
     let name = account.name.as_str();
     let hash = match &draft.identity.password {
@@ -315,6 +328,10 @@ fn shadow(
         }
         _ => None,
     };
+    let mut word = Zeroizing::default();
+    if draft.context.output != Output::Files {
+        word = hash.clone().unwrap_or_else(|| String::from(LOCKED).into());
+    }
     // A password changed on day 0 counts as expired: say nothing rather than that.
     let today = match draft.context.today_days {
         0 => String::new(),
@@ -359,7 +376,8 @@ fn shadow(
         }
     };
     let Some((file, verb)) = changed else {
-        return put_shadow(draft, file, String::new());
+        put_shadow(draft, file, String::new())?;
+        return Ok(word);
     };
     let purpose = text(format_args!("{verb} the password of {name}"));
     put_shadow(draft, file, purpose)?;
@@ -372,7 +390,7 @@ fn shadow(
             format_args!("point {name} to {SHADOW}"),
         )?;
     }
-    Ok(())
+    Ok(word)
 }
 
 /// Locks the password of root if that is wanted, and puts shadow in its place if anything changed.
