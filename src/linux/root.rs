@@ -42,6 +42,10 @@ struct Spot {
 
 impl Spot {
     fn new(directory: OwnedFd, name: &str) -> Result<Self, RootFault> {
+        // The kernel is given the name without a root to stay in: it must be one, and lead nowhere.
+        if matches!(name, "" | "." | "..") || name.contains('/') {
+            return Err(fault(Act::Find)(Errno::ISDIR));
+        }
         Ok(Self {
             directory,
             name: joined("", name)?,
@@ -114,13 +118,8 @@ impl Root {
     fn follow(&self, path: &str) -> Result<Spot, RootFault> {
         let mut path = String::from(path);
         for _ in 0..LINKS_MAX {
-            let (parent, name) = path
-                .trim_end_matches('/')
-                .rsplit_once('/')
-                .unwrap_or(("", &path));
-            if matches!(name, "" | "." | "..") {
-                return Err(fault(Act::Find)(Errno::ISDIR));
-            }
+            let whole = path.trim_end_matches('/');
+            let (parent, name) = whole.rsplit_once('/').unwrap_or(("", whole));
             let spot = Spot::new(self.open_directory(parent)?, name)?;
             let mut buffer = [MaybeUninit::<u8>::uninit(); PATH_MAX];
             let target = match fs::readlinkat_raw(&spot.directory, &*spot.name, &mut buffer) {
@@ -581,6 +580,22 @@ mod tests {
             .unwrap();
         assert_eq!(scratch.text("outside/hostname"), "vm\n");
         scratch.assert_outside_is_untouched();
+    }
+
+    #[test]
+    fn link_to_the_root_is_refused_before_another_root_is_taken_for_it() {
+        for target in ["/", "//", "/.", "..", "../..", "../../etc/.."] {
+            let scratch = Scratch::new();
+            host::create_dir(scratch.inside("home")).unwrap();
+            symlink(target, scratch.inside("home/ops")).unwrap();
+            // Asked for as it is, the root of whoever runs this needs no change.
+            let mode = host::metadata("/").unwrap().mode() & 0o7777;
+            let done = scratch.apply([change("/home/ops", mode, Action::Directory)].into());
+            assert_eq!(errno(done), Some(Errno::ISDIR), "{target}");
+            let done = scratch.apply([write("/home/ops", "x")].into());
+            assert_eq!(errno(done), Some(Errno::ISDIR), "{target}");
+            assert!(scratch.inside("home/ops").is_symlink());
+        }
     }
 
     #[test]

@@ -90,6 +90,8 @@ fn provision(machine: &Machine, change: impl FnOnce(&Path)) -> (PathBuf, i32) {
     rustix::mount::mount_bind("/proc", root.join("proc")).unwrap();
     let run = machine.provision(&["--ready=never", "--root", root.to_str().unwrap()]);
     rustix::mount::unmount(root.join("proc"), UnmountFlags::DETACH).unwrap();
+    // Only what is outside takes no writes: whoever hears so has tried.
+    assert!(!run.stderr.contains("read-only file system"), "{run}");
     (root, run.status.code().unwrap())
 }
 
