@@ -148,6 +148,20 @@ fn insert(file: &[u8], after: &[u8], line: &str) -> File {
     out
 }
 
+/// Takes every line of `name` out.
+pub fn without(file: &[u8], name: &str) -> File {
+    let mut out = with_room(file, 0);
+    let mut rest = Lines(file);
+    loop {
+        let start = rest.0;
+        match rest.next() {
+            None => return out,
+            Some(line) if column(line, 0) == Some(name.as_bytes()) => {}
+            Some(_) => out.extend_from_slice(start.strip_suffix(rest.0).unwrap_or_default()),
+        }
+    }
+}
+
 /// Replaces one column of the first line of `name`; columns that the line lacks are added empty.
 pub fn replace(file: &[u8], name: &str, index: usize, value: &[u8]) -> File {
     let mut out = with_room(file, value.len());
@@ -349,6 +363,14 @@ mod tests {
         assert_eq!(text(&replace(file, "a", 1, b"x")), "a:x:2\nb:1:2\na:1:2");
         assert_eq!(text(&replace(file, "b", 4, b"x")), "a:1:2\nb:1:2::x\na:1:2");
         assert_eq!(text(&replace(file, "c", 1, b"x")), "a:1:2\nb:1:2\na:1:2");
+    }
+
+    #[test]
+    fn without_a_name_every_other_byte_stays() {
+        let file = b"a:1\r\nb:2\n\nab:3\nb:4\n+b:x\nb";
+        assert_eq!(text(&without(file, "b")), "a:1\r\n\nab:3\n+b:x\n");
+        assert_eq!(&*without(file, "c"), file);
+        assert_eq!(text(&without(b"a:1\nb:2", "a")), "b:2");
     }
 
     #[test]

@@ -731,6 +731,19 @@ fn password_is_in_shadow_hashed_and_nowhere_in_plain() {
 }
 
 #[test]
+fn what_an_earlier_user_of_that_name_left_in_shadow_is_not_the_new_ones() {
+    for identity in [with_key("ops"), with_password("ops")] {
+        let mut old = Memory::of("debian");
+        let fresh = after(&identity, old.clone());
+        let shadow = old.text("/etc/shadow");
+        let left = format!("ops:$6$known$to.others:19000:0:99999:7::18000:\n{shadow}ops::::::::\n");
+        old.put("/etc/shadow", Node::File(left.into()), 0o640);
+        let new = after(&identity, old);
+        assert_eq!(new.text("/etc/shadow"), fresh.text("/etc/shadow"));
+    }
+}
+
+#[test]
 fn password_set_by_a_clock_that_stands_at_zero_is_not_expired() {
     let context = Context {
         today_days: 0,

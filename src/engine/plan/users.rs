@@ -337,7 +337,11 @@ fn shadow(
         0 => String::new(),
         days => text(format_args!("{days}")),
     };
-    let file = draft.read_or_empty(SHADOW)?;
+    let mut file = draft.read_or_empty(SHADOW)?;
+    if new {
+        // What an earlier user of that name left here, a password perhaps, is not the new one's.
+        file = accounts::without(&file, name);
+    }
     let old = accounts::find(&file, name);
     let known = old.is_some();
     let only_locked = old
