@@ -187,13 +187,16 @@ impl UserName {
         self.0.as_str()
     }
 
-    /// Tells whether sudoers would read the bare name as an alias: capitals, digits and `_` only.
-    pub fn looks_like_an_alias(&self) -> bool {
+    /// Tells whether sudoers would read the bare name as something else: as an alias, which has only
+    /// capitals, digits and `_`, or as the beginning of another kind of line.
+    pub fn means_more_in_sudoers(&self) -> bool {
         let name = self.as_str();
-        name.starts_with(|c: char| c.is_ascii_uppercase())
-            && name
-                .chars()
-                .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+        name == "Defaults"
+            || name.ends_with("_Alias")
+            || name.starts_with(|c: char| c.is_ascii_uppercase())
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
     }
 }
 
@@ -299,15 +302,24 @@ mod tests {
     }
 
     #[test]
-    fn only_all_capital_names_look_like_a_sudoers_alias() {
+    fn names_that_sudoers_would_misread_are_known() {
         for (name, alias) in [
             ("ADMIN", true),
             ("A_1", true),
             ("AzureUser", false),
             ("_A", false),
+            ("ALL", true),
+            // The keywords of sudoers(5).
+            ("Defaults", true),
+            ("defaults", false),
+            ("User_Alias", true),
+            ("Runas_Alias", true),
+            ("Host_Alias", true),
+            ("Cmnd_Alias", true),
+            ("Cmd_Alias", true),
         ] {
             assert_eq!(
-                UserName::new(name).unwrap().looks_like_an_alias(),
+                UserName::new(name).unwrap().means_more_in_sudoers(),
                 alias,
                 "{name}"
             );

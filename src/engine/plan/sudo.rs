@@ -21,6 +21,9 @@ const INCLUDES: [&[u8]; 2] = [b"@includedir", b"#includedir"];
 /// The name has no dot and no `~`: sudo skips files that have.
 const PATH: &str = "/etc/sudoers.d/preroot";
 
+/// What makes sudo ask for a password that nobody knows here, root's mostly; SUSE has the first.
+const OTHERS_PASSWORD: [&str; 3] = ["targetpw", "rootpw", "runaspw"];
+
 /// What tells that there is doas.
 const DOAS: &str = "/usr/bin/doas";
 const DOAS_RULES: &str = "/etc/doas.conf";
@@ -48,16 +51,22 @@ pub(super) fn add(draft: &mut Draft<'_>, name: &UserName) -> Outcome<()> {
         return doas(draft, name, asks, purpose);
     };
 
-    // Bare capitals would be read as the name of an alias.
-    let quote = if name.looks_like_an_alias() { "\"" } else { "" };
+    // In quotes, no name is an alias or a keyword.
+    let quote = if name.means_more_in_sudoers() {
+        "\""
+    } else {
+        ""
+    };
     let mut rule = text(format_args!(
         "{quote}{name}{quote} ALL=(ALL) {}ALL\n",
         if asks { "" } else { "NOPASSWD: " }
     ));
-    if asks && wants_roots_password(&rules) {
-        rule = text(format_args!(
-            "Defaults:{quote}{name}{quote} !targetpw\n{rule}"
-        ));
+    for flag in OTHERS_PASSWORD {
+        if asks && is_set(&rules, flag) {
+            rule = text(format_args!(
+                "Defaults:{quote}{name}{quote} !{flag}\n{rule}"
+            ));
+        }
     }
     if draft
         .stat(DIRECTORY, DIRECTORY)?
@@ -118,11 +127,15 @@ fn doas(
     draft.rewrite(DOAS_RULES, (ROOT, 0o400), rules, purpose)
 }
 
-/// Tells whether sudo asks for the password of root, as SUSE has it: nobody knows that here.
-fn wants_roots_password(sudoers: &[u8]) -> bool {
+/// Tells whether a flag is set for everybody.
+fn is_set(sudoers: &[u8], flag: &str) -> bool {
     accounts::lines(sudoers).any(|line| {
         let mut words = accounts::words(line);
-        words.next() == Some(b"Defaults") && words.any(|word| word == b"targetpw")
+        words.next() == Some(b"Defaults")
+            && words
+                .take_while(|word| !word.starts_with(b"#"))
+                .flat_map(|word| word.split(|byte| *byte == b','))
+                .any(|word| word == flag.as_bytes())
     })
 }
 

@@ -89,8 +89,27 @@ fn sudo_that_would_ask_for_roots_password_asks_for_the_users() {
         "/usr/etc/sudoers",
         &rules.replace("Defaults t", "#Defaults t"),
     );
-    let new = after(&with_password("ops"), root);
+    let new = after(&with_password("ops"), root.clone());
     assert_eq!(new.text("/etc/sudoers.d/preroot"), "ops ALL=(ALL) ALL\n");
+
+    // As others have it.
+    for (rules, more) in [
+        ("Defaults rootpw\n", "Defaults:ops !rootpw\n"),
+        ("Defaults env_reset,runaspw\n", "Defaults:ops !runaspw\n"),
+        (
+            "Defaults\tenv_reset, targetpw, rootpw\n",
+            "Defaults:ops !rootpw\nDefaults:ops !targetpw\n",
+        ),
+        ("Defaults env_reset # not rootpw\n", ""),
+        ("Defaults !rootpw\n", ""),
+        ("Defaults:root rootpw\n", ""),
+    ] {
+        let rules = format!("{rules}@includedir /etc/sudoers.d\n");
+        root.file("/usr/etc/sudoers", &rules);
+        let new = after(&with_password("ops"), root.clone());
+        let rule = format!("{more}ops ALL=(ALL) ALL\n");
+        assert_eq!(new.text("/etc/sudoers.d/preroot"), rule, "{rules}");
+    }
 }
 
 #[test]
