@@ -20,11 +20,11 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
         draft.note(Note::CustomDataMissing);
     }
     let Some(data) = &draft.identity.custom_data else {
-        return Ok(());
+        return forget(draft);
     };
     let Some(decoded) = data.decode() else {
         draft.note(Note::CustomDataNotBase64);
-        return Ok(());
+        return forget(draft);
     };
     let vm_id = draft.context.vm_id;
     let mut wanted = draft.context.settings.run_custom_data;
@@ -59,6 +59,18 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
             draft.run_custom_data();
             let purpose = format_args!("custom data is run for VM {vm_id}, once");
             draft.write_system(RUN, 0o600, content(format_args!("{vm_id}\n")), purpose)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the custom data of another VM, which nobody may take for this one's.
+fn forget(draft: &mut Draft<'_>) -> Outcome<()> {
+    if markers::is_anothers(draft)? {
+        for path in [CUSTOM_DATA, WAAGENT] {
+            if draft.has(path)? {
+                draft.remove(path, "custom data of another VM");
+            }
         }
     }
     Ok(())

@@ -34,6 +34,8 @@ const CLOUD_INIT: [&str; 3] = [
     "/bin/cloud-init",
     "/etc/cloud/cloud.cfg",
 ];
+/// What keeps waagent from doing anything.
+const NO_AGENT: &str = "/var/lib/waagent/disable_agent";
 /// What keeps cloud-init from doing anything.
 const DISABLED: &str = "/etc/cloud/cloud-init.disabled";
 /// Where cloud-init looks for the source that is a directory.
@@ -101,6 +103,12 @@ fn id_in(root: &dyn RootView, path: &'static str) -> Result<Option<String>, Plan
 
 fn line(text: &str) -> File {
     content(format_args!("{text}\n"))
+}
+
+/// Tells whether the root was another VM's: what the platform said of that one may still be in it.
+pub(super) fn is_anothers(draft: &Draft<'_>) -> Outcome<bool> {
+    // Of this one there would be no plan.
+    Ok(!draft.read_or_empty(CONFIGURED)?.trim_ascii().is_empty())
 }
 
 /// Adds our own directory.
@@ -236,12 +244,10 @@ fn waagent(draft: &mut Draft<'_>) -> Outcome<()> {
         draft.write_system(path, mode, content, purpose)?;
     }
     if !agent {
-        draft.write_system(
-            "/var/lib/waagent/disable_agent",
-            0o600,
-            File::default(),
-            format_args!("the platform wants no guest agent"),
-        )?;
+        let purpose = format_args!("the platform wants no guest agent");
+        draft.write_system(NO_AGENT, 0o600, File::default(), purpose)?;
+    } else if is_anothers(draft)? && draft.has(NO_AGENT)? {
+        draft.remove(NO_AGENT, "the platform wants the guest agent");
     }
     Ok(())
 }

@@ -781,6 +781,38 @@ fn other_agents_find_their_work_done() {
 }
 
 #[test]
+fn what_the_platform_said_of_another_vm_is_gone_on_the_next() {
+    let data = "<UserName>ops</UserName><CustomData>aGVsbG8=</CustomData>";
+    let mut first = identity(data, &[KEY]);
+    first.guest_agent = false;
+    let root = after(&first, with_agents());
+    let stale = [
+        "/var/lib/preroot/custom-data",
+        "/var/lib/waagent/CustomData",
+        "/var/lib/waagent/disable_agent",
+    ];
+    assert!(stale.iter().all(|path| root.0.contains_key(*path)));
+    // Without its marker it is the same machine, whose disc is gone.
+    let mut unmarked = root.clone();
+    unmarked.0.remove("/var/lib/preroot/configured");
+    let unmarked = after(&with_key("ops"), unmarked);
+    assert!(stale.iter().all(|path| unmarked.0.contains_key(*path)));
+    // Custom data that cannot be read is none.
+    let bad = "<UserName>ops</UserName><CustomData>!</CustomData>";
+    for identity in [with_key("ops"), identity(bad, &[KEY])] {
+        let context = Context {
+            vm_id: "another",
+            ..CONTEXT
+        };
+        let plan = plan(&identity, &root, &context).ok().unwrap();
+        let mut next = root.clone();
+        next.apply(&plan.changes);
+        assert!(stale.iter().all(|path| !next.0.contains_key(*path)));
+        assert_eq!(next.text("/var/lib/waagent/provisioned"), "another");
+    }
+}
+
+#[test]
 fn agents_that_are_not_there_get_no_files() {
     let new = after(&with_key("ops"), Memory::of("debian"));
     assert!(
