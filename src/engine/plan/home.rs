@@ -5,13 +5,14 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::draft::{Draft, Place, text};
+use super::draft::{Draft, Place, ROOT, text};
 use super::users::Account;
 use super::{Kind, Note, Outcome, Stat, TEMPORARY};
 use crate::wire::accounts;
 use crate::wire::fstab;
 
-const SKEL: &str = "/etc/skel";
+/// Where the distribution has it, unless it says otherwise.
+pub(super) const SKEL: &str = "/etc/skel";
 /// What the home directory is called in a fault.
 const WHAT: &str = "the home directory";
 /// Most entries, deepest directory, largest file and largest sum that are copied.
@@ -27,13 +28,17 @@ pub(super) fn add(
     account: &Account<'_>,
     new: bool,
     mode: u32,
+    from: &str,
 ) -> Outcome<()> {
     if will_be_hidden(draft, &account.home)? {
         draft.note(Note::HomeWillBeHidden);
     }
     let home = draft.stat(&account.home, WHAT)?;
     let owned = home.is_some_and(|stat| stat.owner.0 == account.owner.0);
-    if !new && home.is_some() && !is_unused(draft, &account.home)? {
+    // A link to a directory of the system, such as /etc, does not make that the user's.
+    let kept = !new
+        || home.is_some_and(|stat| stat.owner.0 == ROOT.0) && draft.is_link(&account.home, WHAT)?;
+    if kept && home.is_some() && !is_unused(draft, &account.home, from)? {
         return Ok(());
     }
     if new || !owned {
@@ -43,12 +48,12 @@ pub(super) fn add(
         };
         draft.directory(&place, format_args!("home of {}", account.name))?;
     }
-    skel(draft, account)
+    skel(draft, account, from)
 }
 
 /// Tells whether a home directory has only what skel gives: nobody lived there, or a run was interrupted.
-fn is_unused(draft: &Draft<'_>, home: &str) -> Outcome<bool> {
-    let (given, _) = names(draft, SKEL)?;
+fn is_unused(draft: &Draft<'_>, home: &str, from: &str) -> Outcome<bool> {
+    let (given, _) = names(draft, from)?;
     let mut unused = true;
     draft.list(home, WHAT, &mut |name| {
         unused &= name.starts_with(TEMPORARY) || given.iter().any(|known| known == name);
@@ -97,15 +102,15 @@ struct Copied {
 
 /// Copies what skel has and the home directory lacks.
 #[inline(never)]
-fn skel(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> {
+fn skel(draft: &mut Draft<'_>, account: &Account<'_>, from: &str) -> Outcome<()> {
     let mut copied = Copied::default();
     let mut pending: Vec<String> = Vec::from([String::new()]);
     while let Some(directory) = pending.pop() {
-        let (names, more) = names(draft, &text(format_args!("{SKEL}{directory}")))?;
+        let (names, more) = names(draft, &text(format_args!("{from}{directory}")))?;
         copied.left_out = copied.left_out.saturating_add(more);
         for name in names {
             let below = text(format_args!("{directory}/{name}"));
-            match copy(draft, account, &below, &mut copied)? {
+            match copy(draft, account, [from, &below], &mut copied)? {
                 Entry::Directory => pending.push(below),
                 Entry::Done => {}
                 Entry::LeftOut => copied.left_out = copied.left_out.saturating_add(1),
@@ -128,15 +133,15 @@ enum Entry {
     LeftOut,
 }
 
-/// Copies one entry of skel, `below` being its path there.
+/// Copies one entry of skel, of which is given where that is and the path below it.
 #[inline(never)]
 fn copy(
     draft: &mut Draft<'_>,
     account: &Account<'_>,
-    below: &str,
+    [skel, below]: [&str; 2],
     copied: &mut Copied,
 ) -> Outcome<Entry> {
-    let from = text(format_args!("{SKEL}{below}"));
+    let from = text(format_args!("{skel}{below}"));
     let to = text(format_args!("{}{below}", account.home));
     copied.entries = copied.entries.saturating_add(1);
     if draft.is_link(&to, SKEL)? {

@@ -872,6 +872,55 @@ fn distribution_without_user_groups_gives_its_common_group() {
 }
 
 #[test]
+fn homes_and_accounts_begin_as_useradd_is_told() {
+    let mut root = Memory::of("debian");
+    let defs = root.text("/etc/login.defs");
+    let defs = format!("{defs}\nSUB_UID_COUNT 0\n");
+    root.file("/etc/login.defs", &defs);
+    root.directory("/etc/own");
+    root.directory("/etc/own/sub");
+    root.file("/etc/own/sub/.own", "x");
+    root.file("/etc/default/useradd", "SKEL=/etc/own/\nINACTIVE=30\n");
+    let new = after(&with_key("ops"), root.clone());
+    let homes = new.0.keys().filter(|path| path.starts_with("/home/ops/"));
+    let homes: Vec<_> = homes.filter(|path| !path.contains(".ssh")).collect();
+    assert_eq!(homes, ["/home/ops/sub", "/home/ops/sub/.own"]);
+    assert!(
+        new.text("/etc/shadow")
+            .ends_with("\nops:*:20414:0:99999:7:30::\n")
+    );
+    // None at all, which useradd(8) takes for no.
+    assert_eq!(new.text("/etc/subuid"), root.text("/etc/subuid"));
+    assert!(new.text("/etc/subgid").contains("ops:"));
+
+    for odd in ["SKEL=\nINACTIVE=-1\n", "SKEL=none\nINACTIVE=1:2\n"] {
+        root.file("/etc/default/useradd", odd);
+        let new = after(&with_key("ops"), root.clone());
+        assert!(new.0.contains_key("/home/ops/.bashrc"), "{odd}");
+        assert!(new.text("/etc/shadow").ends_with(":7:::\n"), "{odd}");
+    }
+}
+
+#[test]
+fn home_that_is_a_link_to_what_is_the_systems_stays_the_systems() {
+    let planned_homes = |owner, name: &str| {
+        let mut root = Memory::of("debian");
+        root.put("/home/ops", Node::Link, 0o755);
+        root.0.get_mut("/home/ops").unwrap().2 = owner;
+        root.file(&format!("/home/ops/{name}"), "");
+        let plan = planned(&with_key("ops"), &root);
+        let paths = plan.changes.into_iter().map(|change| change.path);
+        paths
+            .filter(|path| path == "/home/ops" || path == "/home/ops/.profile")
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(planned_homes((0, 0), "passwd"), [""; 0]);
+    // What nobody uses, or another user did, is given to the new one.
+    assert_eq!(planned_homes((0, 0), ".bashrc").len(), 2);
+    assert_eq!(planned_homes((1003, 1003), "notes").len(), 2);
+}
+
+#[test]
 fn links_and_excess_in_skel_are_left_out_and_counted() {
     let mut root = Memory::of("debian");
     root.put("/etc/skel/link", Node::Link, 0o777);

@@ -77,6 +77,20 @@ impl Customs {
         self.range("GID_MIN", "GID_MAX", 1000..=60_000)
     }
 
+    /// The directory with what every home begins with.
+    fn skel(&self) -> &str {
+        accounts::assignment(&self.useradd, "SKEL")
+            .filter(|skel| skel.starts_with('/'))
+            .map_or(home::SKEL, |skel| skel.trim_end_matches('/'))
+    }
+
+    /// How many days after its password an account ends, as shadow writes it: empty for never.
+    fn inactive(&self) -> &str {
+        accounts::assignment(&self.useradd, "INACTIVE")
+            .filter(|days| days.bytes().all(|byte| byte.is_ascii_digit()))
+            .unwrap_or("")
+    }
+
     /// A number of login.defs as shadow writes it: empty when it is not set.
     fn days(&self, key: &str) -> &str {
         accounts::login_defs(&self.login_defs, key)
@@ -114,7 +128,7 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
             if !user.home.starts_with('/') {
                 return Err(PlanFault::Home.into());
             }
-            if !lets_in(&passwd, name.as_str()) {
+            if !lets_in(draft, &passwd, name.as_str())? {
                 draft.note(Note::NoLoginShell);
             }
             Account {
@@ -142,7 +156,7 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
         if new {
             subordinate_ids(draft, &customs, name)?;
         }
-        home::add(draft, &account, new, home_mode(&customs))?;
+        home::add(draft, &account, new, home_mode(&customs), customs.skel())?;
     }
     if steps.has(Step::Keys) {
         keys::add(draft, &account)?;
@@ -292,6 +306,9 @@ fn subordinate_ids(draft: &mut Draft<'_>, customs: &Customs, name: &UserName) ->
         }
         let range = customs.range(min, max, 100_000..=600_100_000);
         let count = customs.number(count).unwrap_or(65_536);
+        if count == 0 {
+            continue;
+        }
         let Some(first) = accounts::free_stretch(&file, range, count) else {
             continue;
         };
@@ -371,11 +388,12 @@ fn shadow(
                 customs.days("PASS_MIN_DAYS"),
                 customs.days("PASS_MAX_DAYS"),
                 customs.days("PASS_WARN_AGE"),
+                customs.inactive(),
             ] {
                 line.push_str(part);
                 line.push(':');
             }
-            line.push_str("::");
+            line.push(':');
             Some((accounts::append(&file, &line), verb))
         }
     };
@@ -417,10 +435,15 @@ fn put_shadow(draft: &mut Draft<'_>, mut file: File, mut purpose: String) -> Out
     draft.rewrite(SHADOW, (owner, 0o640), file, purpose)
 }
 
-/// Tells whether the user has a shell that lets a person in.
-fn lets_in(passwd: &[u8], name: &str) -> bool {
+/// Tells whether the user has a shell that lets a person in, and that is in the root.
+fn lets_in(draft: &Draft<'_>, passwd: &[u8], name: &str) -> Outcome<bool> {
     let shell = accounts::find(passwd, name).and_then(|line| accounts::column(line, 6));
-    !shell.is_some_and(|shell| shell.ends_with(b"/nologin") || shell.ends_with(b"/false"))
+    let shell = core::str::from_utf8(shell.unwrap_or_default()).unwrap_or_default();
+    if shell.is_empty() {
+        return Ok(true);
+    }
+    let refuses = shell.ends_with("/nologin") || shell.ends_with("/false");
+    Ok(!refuses && draft.stat(shell, "a shell")?.is_some())
 }
 
 /// Tells whether passwd sends whoever checks the user's password to shadow.

@@ -254,6 +254,8 @@ fn shell_that_lets_nobody_in_is_noted() {
     for (shell, notes) in [
         ("/usr/sbin/nologin", &[Note::NoLoginShell][..]),
         ("/bin/false", &[Note::NoLoginShell]),
+        // It was in the image once.
+        ("/usr/bin/fish", &[Note::NoLoginShell]),
         ("/bin/bash", &[]),
         ("", &[]),
     ] {
