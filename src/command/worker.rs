@@ -4,6 +4,8 @@
 //! kernel up to 16 ms that nobody else should wait for, and because whatever goes wrong here must
 //! not take the boot down.
 
+mod apply;
+mod disc;
 mod keep;
 mod platform;
 mod who;
@@ -18,23 +20,23 @@ use core::time::Duration;
 use heapless::Vec;
 use rustix::event::{PollFd, PollFlags};
 
+use self::disc::Disc;
 use super::Exit;
 use super::console::{self, Patience};
-use super::disc::{News, Reader};
+use super::disc::Reader;
 use super::options::{Options, Output, Ready, Task};
-use super::rooted::{Counts, Marked, Rooted};
+use super::rooted::{Marked, Rooted};
 use super::uplink::Uplink;
 use super::words::{Answer, Order};
 use crate::engine::backoff::earliest;
 use crate::engine::identity::Identity;
-use crate::engine::plan::Plan;
 use crate::linux::channel::{Channel, Incoming, MAX_MESSAGE};
 use crate::linux::log::{self, Level, Log};
-use crate::linux::{clock, dmi, memory, poll, process};
+use crate::linux::{clock, dmi, memory, poll};
 use crate::wire::health::Failure;
 use crate::wire::ovf::Provisioning;
 use crate::wire::report::{Outcome, Report, clip};
-use crate::wire::timestamp::{micros, millis, timestamp};
+use crate::wire::timestamp::{micros, timestamp};
 use crate::wire::vmid::VmId;
 
 /// Where the report of this boot lies: `/run` survives into the real root.
@@ -60,18 +62,6 @@ enum Verdict {
     Ready(Outcome),
     /// It cannot be; the reason is for people.
     Failed,
-}
-
-/// The disc, from here.
-enum Disc {
-    /// It is being looked for.
-    Awaited(Reader),
-    /// It was read, and is still in the drive.
-    Read(Reader),
-    /// It is being ejected, until then.
-    Ejecting(Reader, Duration),
-    /// It is done with, or was never wanted.
-    Over,
 }
 
 /// Who the machine is to be.
@@ -363,184 +353,6 @@ impl Worker {
                 }
                 Some(Order::Root { .. }) | None => {}
             }
-        }
-    }
-
-    // Kept apart: a larger frame costs its caller more than the call.
-    #[inline(never)]
-    fn hear_disc(&mut self, now: Duration) {
-        let reader = match &mut self.disc {
-            Disc::Awaited(reader) | Disc::Read(reader) | Disc::Ejecting(reader, _) => reader,
-            Disc::Over => return,
-        };
-        let news = reader.poll();
-        if let Disc::Ejecting(_, until) = &self.disc
-            && now >= *until
-        {
-            self.disc = Disc::Over;
-        }
-        let (from, to) = (self.start, clock::monotonic());
-        match news {
-            None => {}
-            Some(News::Ejected) => self.disc = Disc::Over,
-            Some(News::Found { source, content }) => {
-                self.report
-                    .phase("disc", from, to, format_args!("{source}"));
-                self.log.line(
-                    Level::Info,
-                    format_args!(
-                        "disc ok source=\"{source}\" bytes={}",
-                        content.document.len()
-                    ),
-                );
-                if let Disc::Awaited(reader) = core::mem::replace(&mut self.disc, Disc::Over) {
-                    self.disc = Disc::Read(reader);
-                }
-                self.read(content, now);
-            }
-            Some(News::Absent(reason)) => {
-                self.disc = Disc::Over;
-                self.report
-                    .phase("disc", from, to, format_args!("{reason}"));
-                self.no_disc = Some(reason.clone());
-                // A root that is still to come may say that none is needed.
-                if !self.rooted.is_gated() {
-                    self.tell_missing_disc();
-                }
-                if matches!(self.verdict, Verdict::Open) {
-                    self.who = Who::Heard(None, now);
-                    if self.options.dry_run {
-                        console::print(format_args!("nothing to change: {reason}\n"));
-                    }
-                }
-            }
-            Some(News::Broken(reason)) => {
-                self.disc = Disc::Over;
-                self.report
-                    .phase("disc", from, to, format_args!("{reason}"));
-                self.fail(
-                    format_args!("failure to read the provisioning disc: {reason}"),
-                    "redeploy the VM; try preroot.disc-reader=kernel",
-                );
-            }
-        }
-    }
-
-    /// Says that there is no disc, if that was found and not said yet.
-    #[inline(never)]
-    fn tell_missing_disc(&mut self) {
-        if let Some(reason) = self.no_disc.take() {
-            self.log.line(
-                Level::Warning,
-                format_args!(
-                    "disc absent: {reason} fix=\"this is right for a specialized image; a \
-                     generalized one needs its provisioning disc and the drivers for it\""
-                ),
-            );
-        }
-    }
-
-    // Kept apart: a larger frame costs its caller more than the call.
-    #[inline(never)]
-    fn apply_when_possible(&mut self) {
-        let is_open = matches!(self.verdict, Verdict::Open);
-        if !is_open || !self.rooted.is_here() || !matches!(self.who, Who::Known(_)) {
-            return;
-        }
-        if let Who::Known(identity) = core::mem::replace(&mut self.who, Who::Settled) {
-            self.apply(&identity);
-            // With the identity goes the last that knew the password, but for what it left behind.
-            drop(identity);
-            process::wipe_stack();
-        }
-    }
-
-    // Kept apart: a larger frame costs its caller more than the call, and what was on it can be wiped.
-    #[inline(never)]
-    fn apply(&mut self, identity: &Identity) {
-        let from = clock::monotonic();
-        let plan = match self
-            .rooted
-            .plan(identity, &self.options, self.vm_id, &self.log)
-        {
-            Ok(plan) => plan,
-            Err(fault) => return self.fail(format_args!("{fault}"), fault.fix()),
-        };
-        for note in &plan.notes {
-            self.log.line(Level::Warning, format_args!("note: {note}"));
-        }
-        if self.options.dry_run {
-            // The one thing that a dry run is for; standard output is the caller's.
-            let host = &self.report.host_name;
-            let user = match self.report.user.as_str() {
-                "" => "nobody",
-                user => user,
-            };
-            let id = self.vm_id;
-            console::print(format_args!(
-                "What provisioning changes for host {host} and user {user} of VM {id}:\n{plan}"
-            ));
-            self.verdict = Verdict::Ready(Outcome::Unfinished);
-            return;
-        }
-        match self.rooted.apply(&plan, &self.log) {
-            Err(fault) => self.fail(format_args!("{fault}"), fault.fix()),
-            Ok(Counts { written, unchanged }) => {
-                let to = clock::monotonic();
-                self.report.written = written;
-                self.report.unchanged = unchanged;
-                self.report
-                    .phase("apply", from, to, format_args!("{written} written"));
-                self.log.line(
-                    Level::Info,
-                    format_args!(
-                        "root ok host={} user={} {}={written} unchanged={unchanged} ms={}",
-                        self.report.host_name,
-                        if self.report.user.is_empty() {
-                            "-"
-                        } else {
-                            &self.report.user
-                        },
-                        match plan.credentials {
-                            Some(_) => "credentials",
-                            None => "written",
-                        },
-                        millis(to.saturating_sub(from))
-                    ),
-                );
-                if !plan.host_key_types.is_empty() {
-                    self.rooted.make_host_keys(&plan.host_key_types, &self.log);
-                    self.report
-                        .phase("host keys", to, clock::monotonic(), format_args!(""));
-                }
-                if plan.run_custom_data {
-                    // The other half is for the report.
-                    let left = self.deadline.saturating_sub(clock::monotonic());
-                    self.rooted.run_custom_data(left / 2, &self.log);
-                    self.report
-                        .phase("custom data", to, clock::monotonic(), format_args!(""));
-                }
-                self.show_host_key(&plan);
-                self.verdict = Verdict::Ready(Outcome::Ready);
-            }
-        }
-    }
-
-    /// Shows the machine's host key to whoever watches the console, to compare it with what a client sees.
-    // Kept apart: a larger frame costs its caller more than the call.
-    #[inline(never)]
-    fn show_host_key(&mut self, plan: &Plan) {
-        let address = self.report.address.split('/').next().unwrap_or_default();
-        let lines = self
-            .rooted
-            .host_key_lines(plan, &self.report.host_name, address);
-        let Some(lines) = lines else { return };
-        for line in &lines {
-            self.log.line(Level::Info, format_args!("host key {line}"));
-        }
-        if self.options.report_host_key {
-            let [_, fingerprint] = lines;
-            self.uplink.publish(fingerprint);
         }
     }
 

@@ -3,7 +3,8 @@
 
 use core::time::Duration;
 
-use super::{Disc, EJECT, LATER_NAME, REPORT, REPORT_NAME, RUN_DIRECTORY, Verdict, Who, Worker};
+use super::disc::Disc;
+use super::{EJECT, LATER_NAME, REPORT, REPORT_NAME, RUN_DIRECTORY, Verdict, Who, Worker};
 use crate::command::Exit;
 use crate::command::options::{Ready, Task};
 use crate::engine::plan::Step;
