@@ -11,10 +11,11 @@ use lab::platform::Entry;
 use lab::platform::dhcp::{Kind, Spoken};
 
 use crate::azure::{Azure, Heard};
+use crate::far::{running_system, start_lease};
 use crate::healthy::with_key;
+use crate::lease::end;
 use crate::machine::{HOST_NAME, Machine, is_up, on_machine};
 use crate::manager::seen;
-use crate::network::{end, running_system, start_lease};
 
 const SOON: &str = "dhcp.lease = 24\ndhcp.t1 = 2\ndhcp.t2 = 4\n";
 
