@@ -91,7 +91,11 @@ impl Door {
             return Err(Errno::ADDRINUSE);
         }
         // What a process that is gone has left there.
-        let _ = rustix::fs::unlink(path);
+        match rustix::fs::unlink(path) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            // Else what stays would look like somebody who listens.
+            Err(error) => return Err(error),
+        }
         let socket = socket(SocketFlags::NONBLOCK)?;
         net::bind(&socket, &SocketAddrUnix::new(path)?)?;
         chmod(path, Mode::RUSR | Mode::WUSR)?;

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use preroot::wire::report::Outcome;
+use rustix::mount::MountFlags;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType, connect, send, socket};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -375,5 +377,22 @@ fn prefetch_makes_the_time_after_the_root_short() {
         );
         // DHCP alone is two round trips of 100 ms.
         assert!(took[1] + Duration::from_millis(150) < took[0], "{took:?}");
+    });
+}
+
+#[test]
+fn door_that_nobody_can_take_away_stops_nobody() {
+    on_machine(|machine| {
+        machine.insert(&with_key());
+        fs::create_dir("/run/preroot").unwrap();
+        drop(UnixListener::bind(DOOR).unwrap());
+        // A mount of its own, so that the root stays as it is.
+        rustix::mount::mount_bind("/run/preroot", "/run/preroot").unwrap();
+        let flags = MountFlags::BIND | MountFlags::RDONLY;
+        rustix::mount::mount_remount("/run/preroot", flags, "").unwrap();
+        let azure = Azure::start("healthy");
+        let run = machine.provision(&["--timeout=20"]);
+        azure.end().ready();
+        run.exits(0);
     });
 }
