@@ -67,8 +67,6 @@ enum State {
         below: Option<Below>,
         path: String,
         made_writable: bool,
-        /// It is not to be made writable.
-        stays: bool,
     },
     Missed,
 }
@@ -193,13 +191,11 @@ impl Rooted {
                         );
                     })
                 });
-                let stays = path != RUNNING && plan::stays_read_only(&root);
                 self.state = State::Here {
                     root,
                     below,
                     path: path.clone(),
                     made_writable: false,
-                    stays,
                 };
                 return true;
             }
@@ -300,26 +296,23 @@ impl Rooted {
     /// Decides who makes the changes; a root that can be made writable, and may be, is writable then.
     #[inline(never)]
     fn output(&mut self, options: &Options, log: &Log) -> Result<Output, RootedFault> {
-        let State::Here {
-            root, path, stays, ..
-        } = &self.state
-        else {
+        let State::Here { root, path, .. } = &self.state else {
             return Err(RootedFault::Missed);
         };
-        if options.output == Wanted::Files || path == RUNNING {
+        let wanted = options.output;
+        let is_obvious = wanted == Wanted::Auto && !mount::is_read_only(path);
+        if is_obvious || wanted == Wanted::Files || path == RUNNING {
             return Ok(Output::Files);
         }
         let etc = [path, "/etc"].concat();
-        let for_good = *stays || mount::is_read_only_for_good(path);
         let version = plan::systemd(root);
         let takes = version.is_some_and(|version| version >= plan::SYSTEMD);
-        if options.output == Wanted::Auto {
-            if !mount::is_read_only(path) || options.dry_run && !for_good {
+        let for_good = plan::is_left_alone(root) || mount::is_read_only_for_good(path);
+        if wanted == Wanted::Auto {
+            if !for_good && options.dry_run {
                 return Ok(Output::Files);
             }
-            if !for_good {
-                self.make_writable(log);
-            }
+            self.make_writable(log);
             // Without such a systemd the first file that cannot be written is named.
             if !takes || !mount::is_read_only(&etc) {
                 return Ok(Output::Files);
@@ -497,11 +490,10 @@ impl Rooted {
     /// may have a writable /etc and /var.
     fn make_writable(&mut self, log: &Log) {
         let State::Here {
+            root,
             path,
             made_writable,
             below,
-            stays,
-            ..
         } = &mut self.state
         else {
             return;
@@ -509,9 +501,9 @@ impl Rooted {
         if self.hands_over {
             return;
         }
-        if !*stays
-            && path != RUNNING
+        if path != RUNNING
             && mount::is_read_only(path)
+            && !plan::is_left_alone(root)
             && mount::remount(path, true).is_ok()
         {
             *made_writable = true;

@@ -34,7 +34,7 @@ use zeroize::Zeroizing;
 
 use super::identity::{Identity, Refusal};
 use crate::wire::names::UserName;
-pub use credentials::{SYSTEMD, stays_read_only, systemd};
+pub use credentials::{SYSTEMD, is_left_alone, systemd};
 pub use custom::CUSTOM_DATA;
 use draft::Draft;
 pub use hostkeys::{SSH_KEYGEN, host_key_lines, makes_host_key, planned_host_key};

@@ -76,13 +76,14 @@ pub fn systemd(root: &dyn RootView) -> Option<u32> {
     version
 }
 
-/// Tells whether fstab wants the root itself to be read-only.
-pub fn stays_read_only(root: &dyn RootView) -> bool {
+/// Tells whether fstab wants the root itself to be read-only, and its systemd makes that possible.
+pub fn is_left_alone(root: &dyn RootView) -> bool {
     let fstab = root.read("/etc/fstab", FILE_MAX).ok().flatten();
-    accounts::lines(&fstab.unwrap_or_default())
+    let stays = accounts::lines(&fstab.unwrap_or_default())
         .filter_map(Entry::parse)
         // Its slash at the end is all that the point had.
-        .any(|entry| entry.point.is_empty() && entry.has("ro"))
+        .any(|entry| entry.point.is_empty() && entry.has("ro"));
+    stays && systemd(root).is_some_and(|version| version >= SYSTEMD)
 }
 
 /// Turns the changes that are planned into what the root's systemd needs for them.
