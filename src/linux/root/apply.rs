@@ -20,7 +20,7 @@ use crate::linux::content;
 const XATTR_MAX: usize = 4096;
 
 /// The file whose lock all tools for account files take, in the C library's protocol.
-const ACCOUNT_LOCK: &str = "/etc/.pwd.lock";
+pub(super) const ACCOUNT_LOCK: &str = "/etc/.pwd.lock";
 /// The files that this lock is for.
 const ACCOUNTS: [&str; 6] = [
     "/etc/passwd",
@@ -206,14 +206,22 @@ impl Root {
         at: &mut usize,
     ) -> Result<Applied, RootFault> {
         let is_account = |change: &Change| ACCOUNTS.contains(&change.path.as_str());
+        let mut applied = Applied::default();
+        let mut label = Labelling {
+            labels,
+            index: plan.changes.len(),
+            missing: false,
+        };
         let _lock = match plan.changes.iter().position(is_account) {
             Some(index) => {
                 *at = index;
-                Some(self.lock_accounts()?)
+                Some(self.lock_accounts(&mut label)?)
             }
             None => None,
         };
-        let mut applied = Applied::default();
+        if label.missing {
+            labels::request(&mut applied.relabel, ACCOUNT_LOCK);
+        }
         for (index, change) in plan.changes.iter().enumerate() {
             *at = index;
             let spot = self.spot(change)?;
@@ -369,10 +377,13 @@ impl Root {
     ///
     /// The hard-link locks beside it (`passwd.lock`) are not made: each tool that makes them takes this
     /// lock too, and one left behind by a killed PID 1 would look held for ever.
-    fn lock_accounts(&self) -> Result<OwnedFd, RootFault> {
+    fn lock_accounts(&self, label: &mut Labelling<'_>) -> Result<OwnedFd, RootFault> {
         let spot = self.follow(ACCOUNT_LOCK)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = open(spot.directory.as_fd(), &spot.name, flags).map_err(fault(Act::Lock))?;
+        if !labels::has_label(fd.as_fd()) {
+            label.set(fd.as_fd(), spot.directory.as_fd());
+        }
         fs::fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive).map_err(fault(Act::Lock))?;
         Ok(fd)
     }

@@ -16,6 +16,7 @@ use rustix::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
 
+use super::apply::ACCOUNT_LOCK;
 use super::{FILE_FLAGS, Root};
 use crate::engine::plan::{Action, Plan, RootView as _};
 use crate::linux::content;
@@ -60,14 +61,16 @@ impl Labels {
                 // libselinux counts the NUL at the end.
                 context.len() + 1
             }
-            Label::Context(_) | Label::Unknown => {
-                fs::fgetxattr(parent, LABEL, &mut value).unwrap_or(0)
-            }
+            Label::Context(_) | Label::Unknown => match fs::fgetxattr(parent, LABEL, &mut value) {
+                Ok(length) if length > 0 => length,
+                // A label of no bytes would be one that no policy knows.
+                parent => return parent == Err(Errno::OPNOTSUPP),
+            },
         };
         let done = match fs::fsetxattr(fd, LABEL, &value[..length], XattrFlags::empty()) {
             // On a file system without labels there is nothing to be had later either.
             Err(Errno::OPNOTSUPP) => return true,
-            done => done.is_ok() && length > 0,
+            done => done.is_ok(),
         };
         done && matches!(label, Label::Context(_))
     }
@@ -90,7 +93,7 @@ pub(super) fn request(lines: &mut String, path: &str) {
 }
 
 impl Root {
-    /// Looks up the labels of everything in a plan.
+    /// Looks up the labels of everything in a plan, and behind them that of the account files' lock.
     #[inline(never)]
     pub(super) fn labels(&self, plan: &Plan) -> Labels {
         let config = self.read(CONFIG, CONFIG_MAX).ok().flatten();
@@ -105,6 +108,7 @@ impl Root {
                 matches!(change.action, Action::Directory),
             );
         }
+        lookup.want(ACCOUNT_LOCK, false);
         let file = |suffix| {
             [
                 "/etc/selinux/",
@@ -314,6 +318,38 @@ mod tests {
     }
 
     #[test]
+    fn lock_that_was_not_there_has_the_label_by_which_others_may_take_it() {
+        let scratch = Scratch::new("lock", ON);
+        if !scratch.may_label() {
+            return;
+        }
+        assert_eq!(scratch.apply(changes()), "");
+        assert_eq!(
+            scratch.label("/etc/.pwd.lock"),
+            "system_u:object_r:passwd_file_t:s0\0"
+        );
+        // One that is there keeps its own.
+        scratch.set_label("etc/.pwd.lock", "mine");
+        let again = change("/etc/passwd", Action::Write(b"x\n".to_vec().into()));
+        assert_eq!(scratch.apply(Vec::from([again])), "");
+        assert_eq!(scratch.label("/etc/.pwd.lock"), "mine");
+    }
+
+    #[test]
+    fn where_no_directory_has_a_label_no_note_has_an_empty_one() {
+        let scratch = Scratch::new("note", "");
+        let root = Root::open_unowned(scratch.0.to_str().unwrap()).unwrap();
+        let plan = Plan {
+            changes: changes(),
+            ..Plan::default()
+        };
+        root.note(&plan).unwrap();
+        let path = scratch.0.join("etc/hostname");
+        let got = fs::lgetxattr(path.to_str().unwrap(), LABEL, &mut [0; LABEL_MAX]);
+        assert!(got.is_err(), "{got:?}");
+    }
+
+    #[test]
     fn what_the_policy_does_not_know_is_left_to_tmpfiles() {
         let scratch = Scratch::new("unknown", ON);
         // A line that is longer than any.
@@ -322,7 +358,7 @@ mod tests {
         let asked = scratch.apply(changes());
         assert_eq!(
             asked,
-            "z \"/etc/hostname\" - - -\nz \"/home/ops\" - - -\nz \"/home/ops/.ssh\" - - -\n\
+            "z \"/etc/.pwd.lock\" - - -\nz \"/etc/hostname\" - - -\nz \"/home/ops\" - - -\nz \"/home/ops/.ssh\" - - -\n\
              z \"/home/ops/.ssh/authorized_keys\" - - -\nz \"/etc/shadow\" - - -\n"
         );
         // Better than nothing until then.
