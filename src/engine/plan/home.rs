@@ -20,6 +20,8 @@ const ENTRIES_MAX: usize = 64;
 const DEPTH_MAX: usize = 4;
 const FILE_MAX: usize = 64 * 1024;
 const SUM_MAX: usize = 256 * 1024;
+/// Longest name, with its slash: the temporary one is longer, and the kernel takes 255 bytes.
+const NAME_MAX: usize = 256 - TEMPORARY.len();
 
 /// Adds the home directory of a new user, or one that an existing user lacks.
 #[inline(never)]
@@ -149,7 +151,12 @@ fn copy(
     }
     let there = draft.stat(&to, SKEL)?;
     let depth = below.bytes().filter(|byte| *byte == b'/').count();
-    if copied.entries > ENTRIES_MAX || depth > DEPTH_MAX || draft.is_link(&from, SKEL)? {
+    let name = below.len().saturating_sub(below.rfind('/').unwrap_or(0));
+    if copied.entries > ENTRIES_MAX
+        || depth > DEPTH_MAX
+        || name > NAME_MAX
+        || draft.is_link(&from, SKEL)?
+    {
         return Ok(Entry::LeftOut);
     }
     let Some(stat) = draft.stat(&from, SKEL)? else {
