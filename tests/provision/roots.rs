@@ -342,6 +342,19 @@ fn host_keys_are_new(
 }
 
 #[test]
+fn rules_that_sudo_reads_later_take_nothing_back() {
+    on_installed(&DEBIAN, |machine, inside| {
+        let asks = format!("%{} ALL=(ALL:ALL) ALL\n", DEBIAN.administrators);
+        let later = machine.root().join("etc/sudoers.d/sudoers");
+        std::fs::write(&later, asks).unwrap();
+        std::fs::set_permissions(&later, std::fs::Permissions::from_mode(0o440)).unwrap();
+        provisioned(machine, &with_key(), VM_ID);
+        assert_eq!(inside.tell_as(USER, "sudo -n id -u", "").trim(), "0");
+        inside.checkers_are_silent();
+    });
+}
+
+#[test]
 fn host_keys_are_those_of_one_vm() {
     on_installed(&DEBIAN, |machine, inside| {
         let image = host_keys(machine);

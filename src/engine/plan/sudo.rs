@@ -5,6 +5,7 @@
 //! doas, one rule for that. Not a change to polkit, and with it to run0: what these ask the groups of
 //! administrators for is the distribution's. Follows sudoers(5) and doas.conf(5).
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use super::draft::{Draft, ROOT, content, text};
@@ -18,6 +19,10 @@ const SUDOERS: [&str; 2] = ["/etc/sudoers", "/usr/etc/sudoers"];
 const DIRECTORY: &str = "/etc/sudoers.d";
 /// How sudo's rules name a directory to read: today's spelling, and an older one that is no comment.
 const INCLUDES: [&[u8]; 2] = [b"@includedir", b"#includedir"];
+/// The same for a file.
+const INCLUDES_FILE: [&[u8]; 2] = [b"@include", b"#include"];
+/// Whom rules are for that are for the user, too: see the groups that a user is added to.
+const USERS: [&[u8]; 5] = [b"ALL", b"%sudo", b"%wheel", b"%adm", b"%systemd-journal"];
 /// The name has no dot and no `~`: sudo skips files that have.
 const PATH: &str = "/etc/sudoers.d/preroot";
 
@@ -76,18 +81,80 @@ pub(super) fn add(draft: &mut Draft<'_>, name: &UserName) -> Outcome<()> {
     }
     draft.write_system(PATH, 0o440, content(format_args!("{rule}")), purpose)?;
 
-    if !includes_directory(&rules) {
-        // The old spelling: versions before 1.9.1 know no other.
-        let rules = accounts::append_last(&rules, "#includedir /etc/sudoers.d");
-        draft.rewrite_like(
-            path,
-            own,
-            (ROOT, 0o440),
-            rules,
-            format_args!("read the rules in {DIRECTORY}"),
-        )?;
+    // The old spellings: versions before 1.9.1 know no other.
+    let (line, read) = if !accounts::lines(&rules).any(|line| reads(line, &INCLUDES, DIRECTORY)) {
+        ("#includedir /etc/sudoers.d", DIRECTORY)
+    } else if !asks && is_taken_back(draft, &rules, name)? {
+        ("#include /etc/sudoers.d/preroot", PATH)
+    } else {
+        return Ok(());
+    };
+    let rules = accounts::append_last(&rules, line);
+    let purpose = format_args!("read the rules in {read}");
+    draft.rewrite_like(path, own, (ROOT, 0o440), rules, purpose)
+}
+
+/// Tells whether a rule that sudo reads after ours asks the user for a password: the last one counts.
+#[inline(never)]
+fn is_taken_back(draft: &Draft<'_>, rules: &[u8], name: &UserName) -> Outcome<bool> {
+    let mut is_read = false;
+    let mut taken = false;
+    for line in accounts::lines(rules) {
+        if reads(line, &INCLUDES, DIRECTORY) {
+            is_read = true;
+            taken = is_taken_back_beside(draft, name)?;
+        } else if reads(line, &INCLUDES_FILE, PATH) {
+            taken = false;
+        } else {
+            taken |= is_read && asks_for_password(line, name);
+        }
     }
-    Ok(())
+    Ok(taken)
+}
+
+/// The same for the files of our directory: sudo reads them in the order of their bytes.
+fn is_taken_back_beside(draft: &Draft<'_>, name: &UserName) -> Outcome<bool> {
+    let mut later = Vec::new();
+    draft.list(DIRECTORY, DIRECTORY, &mut |file| {
+        let path = text(format_args!("{DIRECTORY}/{file}"));
+        if *path > *PATH && !file.contains('.') && !file.ends_with('~') {
+            later.push(path);
+        }
+    })?;
+    for path in later {
+        // What cannot be read is the image's trouble.
+        let read = draft.read_any(&path, DIRECTORY, accounts::FILE_MAX);
+        let rules = read.ok().flatten().unwrap_or_default();
+        if accounts::lines(&rules).any(|line| asks_for_password(line, name)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Tells whether a line is a rule for the user, too, and one that asks for a password.
+fn asks_for_password(line: &[u8], name: &UserName) -> bool {
+    let has = |word: &[u8]| line.windows(word.len()).any(|piece| piece == word);
+    let first = accounts::words(line).next().unwrap_or_default();
+    (USERS.contains(&first) || unquoted(first) == name.as_str().as_bytes())
+        && has(b"=")
+        && !has(b"NOPASSWD")
+}
+
+/// Takes the quotes off a word.
+fn unquoted(word: &[u8]) -> &[u8] {
+    let word = word.strip_prefix(b"\"").unwrap_or(word);
+    word.strip_suffix(b"\"").unwrap_or(word)
+}
+
+/// Tells whether a line makes sudo read this file or directory.
+fn reads(line: &[u8], words: &[&[u8]], path: &str) -> bool {
+    let mut line = accounts::words(line);
+    line.next().is_some_and(|word| words.contains(&word))
+        && line.next().is_some_and(|read| {
+            let read = unquoted(read);
+            read.strip_suffix(b"/").unwrap_or(read) == path.as_bytes()
+        })
 }
 
 /// Tells whether a user has a password before anything is changed.
@@ -136,18 +203,5 @@ fn is_set(sudoers: &[u8], flag: &str) -> bool {
                 .take_while(|word| !word.starts_with(b"#"))
                 .flat_map(|word| word.split(|byte| *byte == b','))
                 .any(|word| word == flag.as_bytes())
-    })
-}
-
-/// Tells whether sudo reads our directory: `@includedir` or its older spelling, which is no comment.
-fn includes_directory(sudoers: &[u8]) -> bool {
-    accounts::lines(sudoers).any(|line| {
-        let mut words = accounts::words(line);
-        words.next().is_some_and(|word| INCLUDES.contains(&word))
-            && words.next().is_some_and(|path| {
-                let path = path.strip_prefix(b"\"").unwrap_or(path);
-                let path = path.strip_suffix(b"\"").unwrap_or(path);
-                path.strip_suffix(b"/").unwrap_or(path) == DIRECTORY.as_bytes()
-            })
     })
 }

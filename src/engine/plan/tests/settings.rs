@@ -113,6 +113,43 @@ fn sudo_that_would_ask_for_roots_password_asks_for_the_users() {
 }
 
 #[test]
+fn rule_without_a_password_is_the_last_that_sudo_reads() {
+    let rules = |more: &str, files: &[(&str, &str)], identity: &Identity| {
+        let mut root = Memory::of("debian");
+        let main = format!("%sudo ALL=(ALL:ALL) ALL\n@includedir /etc/sudoers.d\n{more}");
+        root.put("/etc/sudoers", Node::File(main.clone().into()), 0o440);
+        for (name, text) in files {
+            root.file(&format!("/etc/sudoers.d/{name}"), text);
+        }
+        let new = chosen(identity, root, Settings::DEFAULT);
+        let ours = new.text("/etc/sudoers").strip_prefix(main.as_str());
+        ours.unwrap_or_else(|| panic!("{main}")).to_string()
+    };
+    let last = "#include /etc/sudoers.d/preroot\n";
+    let (key, password) = (with_key("ops"), with_password("ops"));
+    let asks = "%sudo ALL=(ALL) ALL\n";
+    for (more, files, wanted) in [
+        ("", &[][..], ""),
+        (asks, &[], last),
+        ("ops\tALL = ALL\n", &[], last),
+        ("ALL ALL=(ALL) ALL\n", &[], last),
+        ("# %sudo ALL=(ALL) ALL\n", &[], ""),
+        ("opsy ALL=(ALL) ALL\n%staff ALL=(ALL) ALL\n", &[], ""),
+        ("%sudo ALL=(ALL) NOPASSWD: ALL\n", &[], ""),
+        ("", &[("wheel", "%wheel ALL=(ALL) ALL\n")], last),
+        ("", &[("preroot2", "\"ops\" ALL=(ALL) ALL\n")], last),
+        (
+            "",
+            &[("10-sudo", asks), ("zz.off", asks), ("zz~", asks)],
+            "",
+        ),
+    ] {
+        assert_eq!(rules(more, files, &key), wanted, "{more} {files:?}");
+        assert_eq!(rules(more, files, &password), "", "{more} {files:?}");
+    }
+}
+
+#[test]
 fn doas_gets_its_rule_where_there_is_no_sudo() {
     // Alpine's doas reads a directory.
     let mut root = Memory::of("alpine");
