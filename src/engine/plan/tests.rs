@@ -902,6 +902,31 @@ fn homes_and_accounts_begin_as_useradd_is_told() {
 }
 
 #[test]
+fn customs_of_a_distribution_may_be_below_usr() {
+    let mut root = Memory::of("debian");
+    root.0.remove("/etc/login.defs");
+    root.0.remove("/etc/default/useradd");
+    let below = |root: &mut Memory, path: &str, text: &str| {
+        root.file(&["/usr", path].concat(), text);
+    };
+    below(
+        &mut root,
+        "/etc/login.defs",
+        "UID_MIN 3000\nHOME_MODE 0711\n",
+    );
+    below(&mut root, "/etc/default/useradd", "HOME=/srv\n");
+    let new = after(&with_key("ops"), root.clone());
+    let passwd = new.text("/etc/passwd");
+    assert!(passwd.contains("\nops:x:3000:3000::/srv/ops:"), "{passwd}");
+    assert_eq!(new.looks("/srv/ops").0, 0o711);
+    // The administrator's counts whole.
+    root.file("/etc/login.defs", "UID_MIN 4000\n");
+    let new = after(&with_key("ops"), root);
+    assert!(new.text("/etc/passwd").contains("\nops:x:4000:4000:"));
+    assert_eq!(new.looks("/srv/ops").0, 0o700);
+}
+
+#[test]
 fn home_that_is_a_link_to_what_is_the_systems_stays_the_systems() {
     let planned_homes = |owner, name: &str| {
         let mut root = Memory::of("debian");

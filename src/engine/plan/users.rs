@@ -112,8 +112,8 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
         return put_shadow(draft, file, String::new());
     };
     let customs = Customs {
-        login_defs: draft.read_or_empty("/etc/login.defs")?,
-        useradd: draft.read_or_empty("/etc/default/useradd")?,
+        login_defs: either(draft, "/etc/login.defs", "/usr/etc/login.defs")?,
+        useradd: either(draft, "/etc/default/useradd", "/usr/etc/default/useradd")?,
     };
     let passwd = draft.read_or_empty(PASSWD)?;
 
@@ -187,6 +187,14 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
         sudo::add(draft, name)?;
     }
     Ok(())
+}
+
+/// Reads a file of the administrator, else the distribution's, where that is below /usr, as SUSE has it.
+fn either(draft: &Draft<'_>, own: &'static str, distribution: &'static str) -> Outcome<File> {
+    match draft.read(own)? {
+        Some(file) => Ok(file),
+        None => draft.read_or_empty(distribution),
+    }
 }
 
 /// Chooses ids and home for a user that is not there yet.
