@@ -107,8 +107,9 @@ fn line(text: &str) -> File {
 
 /// Tells whether the root was another VM's: what the platform said of that one may still be in it.
 pub(super) fn is_anothers(draft: &Draft<'_>) -> Outcome<bool> {
-    // Of this one there would be no plan.
-    Ok(!draft.read_or_empty(CONFIGURED)?.trim_ascii().is_empty())
+    let marker = draft.read_or_empty(CONFIGURED)?;
+    let id = marker.trim_ascii();
+    Ok(!id.is_empty() && !id.eq_ignore_ascii_case(draft.context.vm_id.as_bytes()))
 }
 
 /// Adds our own directory.

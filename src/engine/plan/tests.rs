@@ -797,6 +797,14 @@ fn what_the_platform_said_of_another_vm_is_gone_on_the_next() {
     unmarked.0.remove("/var/lib/preroot/configured");
     let unmarked = after(&with_key("ops"), unmarked);
     assert!(stale.iter().all(|path| unmarked.0.contains_key(*path)));
+    // Nor is it another that is provisioned on each boot.
+    let context = Context {
+        output: Output::Credentials { etc: true },
+        ..CONTEXT
+    };
+    let again = plan(&with_key("ops"), &root, &context).ok().unwrap();
+    let mut changes = again.changes.iter();
+    assert!(changes.all(|change| !stale.contains(&change.path.as_str())));
     // Custom data that cannot be read is none.
     let bad = "<UserName>ops</UserName><CustomData>!</CustomData>";
     for identity in [with_key("ops"), identity(bad, &[KEY])] {
