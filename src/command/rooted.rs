@@ -422,21 +422,28 @@ impl Rooted {
         );
     }
 
-    /// Makes the host keys that the root's own program shall make, as a plan says.
+    /// Makes the host keys that the root's own program shall make, and takes them into the plan that
+    /// says so: they take their places with all else.
     // Out of line: it is rare.
     #[inline(never)]
-    pub(super) fn make_host_keys(&self, types: &[&'static str], log: &Log) {
-        let State::Here { path, .. } = &self.state else {
+    pub(super) fn make_host_keys(&mut self, plan: &mut Plan, log: &Log) {
+        self.make_writable(log);
+        let State::Here { root, path, .. } = &self.state else {
             return;
         };
-        for kind in types {
-            let file = ["/etc/ssh/ssh_host_", kind, "_key"].concat();
-            let arguments = ["-q", "-t", kind, "-N", "", "-f", &file];
+        let nothing = plan::without_made();
+        for kind in core::mem::take(&mut plan.host_key_types) {
+            // Where a run was killed, there is one already, which would stop ssh-keygen.
+            let _ = root.note(&nothing);
+            let arguments = ["-q", "-t", kind, "-N", "", "-f", plan::MADE];
             let ended = inside::run(path, plan::SSH_KEYGEN, &arguments, None, HOST_KEY_LIMIT);
-            if !ended.is_ok_and(|status| status.exit_status() == Some(0)) {
+            let is_made = ended.is_ok_and(|status| status.exit_status() == Some(0))
+                && plan::take_made(plan, kind, root);
+            let _ = root.note(&nothing);
+            if !is_made {
                 log.line(
                     Level::Warning,
-                    format_args!("note: ssh-keygen did not make {file}: sshd goes without it"),
+                    format_args!("note: ssh-keygen made no host key of type {kind}"),
                 );
             }
         }

@@ -37,7 +37,9 @@ use crate::wire::names::UserName;
 pub use credentials::{SYSTEMD, is_left_alone, systemd};
 pub use custom::CUSTOM_DATA;
 use draft::Draft;
-pub use hostkeys::{SSH_KEYGEN, host_key_lines, makes_host_key, planned_host_key};
+pub use hostkeys::{
+    MADE, SSH_KEYGEN, host_key_lines, makes_host_key, planned_host_key, take_made, without_made,
+};
 pub use markers::{configured_for, notes, reported_for};
 pub use resolver::{Resolver, resolver};
 pub use settings::{Settings, Sudo};
@@ -448,7 +450,7 @@ pub struct Plan {
     pub notes: Vec<Note>,
     /// Whether [`CUSTOM_DATA`] is to be run when all is written.
     pub run_custom_data: bool,
-    /// Types of host keys that the root's [`SSH_KEYGEN`] is to make when all is written.
+    /// Types of host keys that the root's [`SSH_KEYGEN`] is to make before anything is written.
     pub host_key_types: Vec<&'static str>,
     /// What is written below `/run` of the initramfs, instead of the changes, where the root's systemd
     /// makes these.

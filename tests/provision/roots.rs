@@ -378,6 +378,44 @@ fn host_keys_are_those_of_one_vm() {
 }
 
 #[test]
+fn sshd_that_takes_no_ed25519_key_gets_one_that_it_takes() {
+    const RSA: &str = "etc/ssh/ssh_host_rsa_key.pub";
+    on_installed(&DEBIAN, |machine, inside| {
+        let config = machine.root().join("etc/ssh/sshd_config.d/hardened.conf");
+        std::fs::write(&config, "HostKey /etc/ssh/ssh_host_rsa_key\n").unwrap();
+        let image = host_keys(machine);
+        let run = provisioned(machine, &with_key(), VM_ID);
+        host_keys_are_new(machine, inside, &run, &image);
+        let first = machine.read(RSA);
+        // As in an image that was generalized: sshd would not start.
+        for kind in ["ed25519", "ecdsa", "rsa"] {
+            for end in ["", ".pub"] {
+                let path = format!("etc/ssh/ssh_host_{kind}_key{end}");
+                let _ = std::fs::remove_file(machine.root().join(path));
+            }
+        }
+        let run = provisioned(machine, &with_key(), OTHER_VM_ID);
+        host_keys_are_new(machine, inside, &run, &host_keys_of(&[("rsa", &first)]));
+        // Where nobody can make one, the image's must do.
+        let keygen = machine.root().join("usr/bin/ssh-keygen");
+        std::fs::rename(&keygen, keygen.with_extension("away")).unwrap();
+        std::fs::write(&keygen, "#!/bin/false\n").unwrap();
+        std::fs::set_permissions(&keygen, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let second = machine.read(RSA);
+        assert_ne!(second, first);
+        provisioned(machine, &with_key(), VM_ID).says("ssh-keygen made no host key of type rsa");
+        assert_eq!(machine.read(RSA), second);
+        inside.checkers_are_silent();
+    });
+}
+
+/// Makes a list of public host keys.
+fn host_keys_of(keys: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let pair = |(kind, key): &(&str, &str)| ((*kind).to_owned(), (*key).to_owned());
+    keys.iter().map(pair).collect()
+}
+
+#[test]
 fn secrets_are_in_no_file_of_a_whole_system() {
     on_installed(&DEBIAN, |machine, _| {
         const CUSTOM_DATA: &str = "#cloud-config, and nobody else's business: 8f14e45fceea167a";

@@ -30,7 +30,7 @@ impl Worker {
     #[inline(never)]
     fn apply(&mut self, identity: &Identity) {
         let from = clock::monotonic();
-        let plan = match self
+        let mut plan = match self
             .rooted
             .plan(identity, &self.options, self.vm_id, &self.log)
         {
@@ -54,6 +54,12 @@ impl Worker {
             self.verdict = Verdict::Ready(Outcome::Unfinished);
             return;
         }
+        if !plan.host_key_types.is_empty() {
+            self.rooted.make_host_keys(&mut plan, &self.log);
+            self.report
+                .phase("host keys", from, clock::monotonic(), format_args!(""));
+        }
+        let from = clock::monotonic();
         match self.rooted.apply(&plan, &self.log) {
             Err(fault) => self.fail(format_args!("{fault}"), fault.fix()),
             Ok(Counts { written, unchanged }) => {
@@ -79,11 +85,6 @@ impl Worker {
                         millis(to.saturating_sub(from))
                     ),
                 );
-                if !plan.host_key_types.is_empty() {
-                    self.rooted.make_host_keys(&plan.host_key_types, &self.log);
-                    self.report
-                        .phase("host keys", to, clock::monotonic(), format_args!(""));
-                }
                 if plan.run_custom_data {
                     // The other half is for the report.
                     let left = self.deadline.saturating_sub(clock::monotonic());

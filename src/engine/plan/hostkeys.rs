@@ -3,11 +3,11 @@
 //! A key that is in an image is every machine's that was made of it, and so are its certificates. Keys of
 //! other types are not made here: Fedora and its kin (`sshd-keygen@`), Arch (`sshdgenkeys`), Alpine
 //! (`/etc/init.d/sshd`) and SUSE (`sshd-gen-keys-start`) make what is missing before they start sshd. On
-//! Debian nobody does: there the root's own ssh-keygen makes the types that the image had, and an image
-//! without any starts sshd with the one key. Where the configuration wants other keys only and nobody would
-//! make them, those of the image stay, and a note says so: between their removal and ssh-keygen's work the
-//! power may fail, and an sshd without a key does not start. Follows `sshd_config(5)`, `HostKey`, and
-//! sshd(8), FILES.
+//! Debian nobody does: there the root's own ssh-keygen makes the types that the image had, or those that
+//! the configuration wants if it wants no Ed25519 key, before anything is written; an image without any
+//! starts sshd with the one key. Where the configuration wants other keys only and nobody would make them,
+//! those of the image stay, and a note says so: an sshd without a key does not start. Follows
+//! `sshd_config(5)`, `HostKey`, and sshd(8), FILES.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -33,12 +33,28 @@ const KEY_MAKERS: [&str; 4] = [
 ];
 /// What makes keys of other types.
 pub const SSH_KEYGEN: &str = "/usr/bin/ssh-keygen";
-/// The types that it makes, if the image had such keys, and their names. DSA is no longer taken by anybody.
-const OTHERS: [(&str, &str); 2] = [("ssh_host_ecdsa_key", "ecdsa"), ("ssh_host_rsa_key", "rsa")];
+/// The types that it makes: file, name, and what `HostKeyAlgorithms` calls them. DSA is no longer taken by
+/// anybody.
+const OTHERS: [(&str, &str, &[&str]); 2] = [
+    (
+        "/etc/ssh/ssh_host_ecdsa_key",
+        "ecdsa",
+        &["ecdsa-sha2-nistp256"],
+    ),
+    (
+        "/etc/ssh/ssh_host_rsa_key",
+        "rsa",
+        &["rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"],
+    ),
+];
+/// What a public half has behind the name of the private one.
+const HALF: &str = ".pub";
 /// What the directory with the keys is called in a fault.
 const WHAT: &str = "/etc/ssh";
 /// Longest public key line that is shown.
 const PUBLIC_MAX: usize = 4096;
+/// Longest half of a key that ssh-keygen makes: an RSA key of 4096 bits has 3.4 KB.
+const MADE_MAX: usize = 16 * 1024;
 /// Most old keys that are removed.
 const KEYS_MAX: usize = 64;
 
@@ -54,8 +70,11 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     let has_maker = draft.has_any(&KEY_MAKERS)?;
     let makes_others =
         !has_maker && draft.context.output == Output::Files && draft.has(SSH_KEYGEN)?;
-    if !takes_ed25519(draft)? {
-        if !has_maker {
+    let used = Used::of(draft)?;
+    let takes = used.has(PRIVATE, &[hostkey::KIND]);
+    if !takes {
+        let has_others = OTHERS.iter().any(|(path, _, names)| used.has(path, names));
+        if !(has_maker || makes_others && has_others) {
             draft.note(Note::HostKeysStay);
             return Ok(());
         }
@@ -65,6 +84,10 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     let group = draft.read_or_empty("/etc/group")?;
     let keysign = accounts::group(&group, "ssh_keys").map(|gid| ((ROOT.0, gid), 0o640));
     let mut looks = (ROOT, 0o600);
+    let mut wanted = [false; OTHERS.len()];
+    if makes_others && !takes {
+        wanted = OTHERS.map(|(path, _, names)| used.has(path, names));
+    }
 
     for name in old_keys(draft)? {
         let path = text(format_args!("{DIRECTORY}/{name}"));
@@ -77,13 +100,23 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
         if keysign == Some((stat.owner, stat.mode)) {
             looks = (stat.owner, stat.mode);
         }
-        if path != PRIVATE && path != PUBLIC {
+        let half = path.strip_suffix(HALF).unwrap_or(&path);
+        let other = OTHERS.iter().position(|(file, ..)| half == *file);
+        let wanted = other.and_then(|other| wanted.get_mut(other));
+        // A key without which sshd may have none goes when there is another in its place.
+        let stays = half == PRIVATE || !takes && wanted.as_ref().is_some_and(|wanted| **wanted);
+        if !stays {
             draft.remove(&path, "a host key of the image");
         }
-        for (file, kind) in OTHERS {
-            if makes_others && name == file {
-                draft.make_host_key(kind);
-            }
+        if let Some(wanted) = wanted
+            && half == path
+        {
+            *wanted |= makes_others && takes;
+        }
+    }
+    for ((_, kind, _), wanted) in OTHERS.iter().zip(wanted) {
+        if wanted {
+            draft.make_host_key(kind);
         }
     }
 
@@ -117,32 +150,97 @@ fn old_keys(draft: &Draft<'_>) -> Outcome<Vec<String>> {
     Ok(names)
 }
 
-/// Tells whether sshd will use the new key.
+/// Which keys sshd's configuration lets it use.
+#[derive(Default)]
+struct Used {
+    /// The files, if it lists any.
+    files: Vec<String>,
+    algorithms: Option<String>,
+}
+
+impl Used {
+    #[inline(never)]
+    fn of(draft: &Draft<'_>) -> Outcome<Self> {
+        let mut used = Self::default();
+        let Some(config) = Config::find(draft)? else {
+            return Ok(used);
+        };
+        config.read(&mut |setting| {
+            if !setting.global {
+                return;
+            }
+            let mut words = setting.words().into_iter();
+            if setting.is("HostKey") {
+                used.files.extend(words.next());
+            } else if setting.is("HostKeyAlgorithms") && used.algorithms.is_none() {
+                used.algorithms = words.next();
+            }
+        });
+        Ok(used)
+    }
+
+    /// Tells whether sshd will use a key in this file whose algorithms have these names.
+    fn has(&self, path: &str, names: &[&str]) -> bool {
+        let is_allowed = self.algorithms.as_ref().is_none_or(|list| {
+            names.iter().any(|name| match list.as_bytes() {
+                [b'+' | b'^', ..] => true,
+                [b'-', ..] => !sshd_config::is_in(list.trim_start_matches('-'), name),
+                _ => sshd_config::is_in(list, name),
+            })
+        });
+        is_allowed && (self.files.is_empty() || self.files.iter().any(|file| file == path))
+    }
+}
+
+/// Where [`SSH_KEYGEN`] leaves what it makes: sshd takes no such name for a key.
+pub const MADE: &str = "/etc/ssh/.preroot-made_key";
+
+/// Makes the plan that leaves nothing there.
+pub fn without_made() -> Plan {
+    let mut plan = Plan::default();
+    for end in ["", HALF] {
+        let path = [MADE, end].concat();
+        let purpose = format_args!("a key that was made");
+        plan.push(&Place::system(&path, 0), Action::Remove, purpose);
+    }
+    plan
+}
+
+/// Takes the key that [`SSH_KEYGEN`] has left at [`MADE`] into a plan; tells whether there is one.
 #[inline(never)]
-fn takes_ed25519(draft: &Draft<'_>) -> Outcome<bool> {
-    let Some(config) = Config::find(draft)? else {
-        return Ok(true);
+pub fn take_made(plan: &mut Plan, kind: &str, root: &dyn RootView) -> bool {
+    let half = |end| {
+        let read = root.read(&[MADE, end].concat(), MADE_MAX).ok()?;
+        read.map(accounts::File::new)
     };
-    let (mut listed, mut ours) = (false, false);
-    let mut algorithms = None;
-    config.read(&mut |setting| {
-        if !setting.global {
-            return;
-        }
-        let mut words = setting.words().into_iter();
-        if setting.is("HostKey") {
-            listed = true;
-            ours |= words.any(|path| path == PRIVATE);
-        } else if setting.is("HostKeyAlgorithms") && algorithms.is_none() {
-            algorithms = words.next();
-        }
-    });
-    let allowed = algorithms.is_none_or(|list| match list.as_bytes() {
-        [b'+' | b'^', ..] => true,
-        [b'-', ..] => !sshd_config::is_in(list.trim_start_matches('-'), hostkey::KIND),
-        _ => sshd_config::is_in(&list, hostkey::KIND),
-    });
-    Ok(allowed && (ours || !listed))
+    let (Some(private), Some(public)) = (half(""), half(HALF)) else {
+        return false;
+    };
+    take(plan, kind, [private, public]);
+    true
+}
+
+/// Takes a key into a plan, in the place of the image's.
+#[inline(never)]
+fn take(plan: &mut Plan, kind: &str, halves: [accounts::File; 2]) {
+    let known = OTHERS.iter().find(|(_, known, _)| *known == kind);
+    let Some((path, ..)) = known else { return };
+    // As the one that is made here looks.
+    let ours = plan.changes.iter().find(|change| change.path == PRIVATE);
+    let looks = ours.map_or((ROOT, 0o600), |ours| (ours.owner, ours.mode));
+    let halves = halves.into_iter().zip([looks, (ROOT, 0o644)]);
+    for ((content, (owner, mode)), end) in halves.zip(["", HALF]) {
+        let path = [path, end].concat();
+        plan.changes.retain(|change| change.path != path);
+        let mut last = plan.changes.pop();
+        let place = Place {
+            owner,
+            ..Place::system(&path, mode)
+        };
+        plan.push(&place, Action::Write(content), format_args!("new host key"));
+        // The marker, which says that all others are there.
+        plan.changes.extend(last.take());
+    }
 }
 
 /// Tells whether a plan will need 32 secret bytes for a host key.

@@ -193,6 +193,78 @@ fn ssh_keygen_makes_the_other_types_that_the_image_had_where_nobody_else_would()
 }
 
 #[test]
+fn keys_without_which_sshd_would_have_none_stay_until_others_take_their_places() {
+    let paths = ["/etc/ssh/ssh_host_rsa_key", "/etc/ssh/ssh_host_rsa_key.pub"];
+    for (config, types) in [
+        ("HostKey /etc/ssh/ssh_host_rsa_key\n", &["rsa"][..]),
+        ("HostKeyAlgorithms rsa-sha2-512,rsa-sha2-256\n", &["rsa"]),
+        ("HostKeyAlgorithms -ssh-ed*\n", &["ecdsa", "rsa"]),
+        (
+            "HostKey /srv/key\nHostKey /etc/ssh/ssh_host_ecdsa_key\n",
+            &["ecdsa"],
+        ),
+        ("HostKey /srv/key\n", &[]),
+    ] {
+        // An image that has none of its own needs them all the more.
+        for old in [&paths[..], &[]] {
+            let mut root = with_sshd(config);
+            root.file("/usr/bin/ssh-keygen", "");
+            for path in old {
+                root.file(path, "old");
+            }
+            let mut plan = planned(&with_key("ops"), &root);
+            assert_eq!(plan.host_key_types, types, "{config}");
+            let stays = types.is_empty();
+            assert_eq!(plan.notes.contains(&Note::HostKeysStay), stays, "{config}");
+            if !types.contains(&"rsa") {
+                continue;
+            }
+            let mut unmade = root.clone();
+            unmade.apply(&plan.changes);
+            assert!(old.iter().all(|path| unmade.0.contains_key(*path)));
+            // ssh-keygen has done its work.
+            root.file(MADE, "private");
+            assert!(!take_made(&mut plan, "rsa", &root));
+            root.file(&[MADE, ".pub"].concat(), "public");
+            assert!(take_made(&mut plan, "rsa", &root));
+            root.apply(&without_made().changes);
+            root.apply(&plan.changes);
+            assert_eq!(paths.map(|path| root.text(path)), ["private", "public"]);
+            assert_eq!(root.looks(paths[0]), (0o600, (0, 0)));
+            assert_eq!(root.looks(paths[1]), (0o644, (0, 0)));
+            assert!(root.0.keys().all(|path| !path.starts_with(MADE)));
+            let last = &plan.changes.last().unwrap().path;
+            assert_eq!(last, "/var/lib/preroot/configured");
+        }
+    }
+}
+
+#[test]
+fn key_that_was_made_takes_the_place_of_the_images() {
+    let mut root = with_sshd("");
+    for name in ["usr/bin/ssh-keygen", "etc/ssh/ssh_host_rsa_key"] {
+        root.file(&["/", name].concat(), "old");
+    }
+    root.file("/etc/ssh/ssh_host_rsa_key.pub", "old");
+    let mut plan = planned(&with_key("ops"), &root);
+    // Where ssh-keygen fails there is another key still, and the image's is everybody's.
+    let mut unmade = root.clone();
+    unmade.apply(&plan.changes);
+    assert!(!unmade.0.contains_key("/etc/ssh/ssh_host_rsa_key"));
+    for end in ["", ".pub"] {
+        root.file(&[MADE, end].concat(), "new");
+    }
+    assert!(take_made(&mut plan, "rsa", &root));
+    let mut paths: Vec<_> = plan.changes.iter().map(|change| &change.path).collect();
+    let count = paths.len();
+    paths.sort();
+    paths.dedup();
+    assert_eq!(paths.len(), count);
+    root.apply(&plan.changes);
+    assert_eq!(root.text("/etc/ssh/ssh_host_rsa_key"), "new");
+}
+
+#[test]
 fn host_key_that_sshd_will_not_use_is_noted() {
     for (config, is_noted) in [
         ("", false),
