@@ -505,11 +505,12 @@ pub fn plan(
     }
     let mut draft = Draft::new(identity, root, &context);
     let is_done = || {
-        let id = configured_for(root)?;
-        Ok(id.is_some_and(|id| id.eq_ignore_ascii_case(context.vm_id)))
+        // A marker that cannot be read says nothing, and is replaced.
+        let id = configured_for(root).ok().flatten();
+        id.is_some_and(|id| id.eq_ignore_ascii_case(context.vm_id))
     };
     match context.output {
-        Output::Files if is_done()? => {}
+        Output::Files if is_done() => {}
         Output::Files => fill(&mut draft).map_err(|fault| *fault)?,
         Output::Credentials { etc } => fill(&mut draft)
             .and_then(|()| credentials::add(&mut draft, etc))

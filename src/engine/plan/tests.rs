@@ -592,6 +592,15 @@ fn password_of_a_user_whose_hash_is_in_passwd_moves_to_shadow() {
 }
 
 #[test]
+fn marker_that_is_none_is_replaced() {
+    let mut root = Memory::of("debian");
+    root.directory("/var/lib/preroot");
+    root.file("/var/lib/preroot/configured", &"\0".repeat(4096));
+    let new = after(&with_key("ops"), root);
+    assert_eq!(configured_for(&new).unwrap().as_deref(), Some(VM));
+}
+
+#[test]
 fn configured_is_the_last_change() {
     for distribution in ["debian", "alpine", "fedora"] {
         let plan = planned(&with_key("ops"), &Memory::of(distribution));
