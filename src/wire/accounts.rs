@@ -157,7 +157,10 @@ pub fn without(file: &[u8], name: &str) -> File {
         match rest.next() {
             None => return out,
             Some(line) if column(line, 0) == Some(name.as_bytes()) => {}
-            Some(_) => out.extend_from_slice(start.strip_suffix(rest.0).unwrap_or_default()),
+            Some(_) => {
+                let taken = start.len().saturating_sub(rest.0.len());
+                out.extend_from_slice(start.get(..taken).unwrap_or_default());
+            }
         }
     }
 }
