@@ -16,6 +16,9 @@ use super::{accounts, base64};
 /// Longest key line, as sshd reads them.
 pub const LINE_MAX: usize = 16 * 1024;
 
+/// Shortest modulus of an RSA key, in bytes: no sshd of the last years takes less.
+const RSA_MIN: usize = 128;
+
 /// Longest part of an unknown type that is repeated in a message.
 const TYPE_SHOWN: usize = 40;
 
@@ -26,7 +29,7 @@ struct Type {
     fields: usize,
     /// The one content that the second field may have.
     curve: Option<&'static str>,
-    /// The one length that the second field may have.
+    /// The one length that the field with the point may have: the second, or the one behind the curve.
     point: Option<usize>,
 }
 
@@ -50,19 +53,19 @@ const TYPES: [Type; 7] = [
         name: "ecdsa-sha2-nistp256",
         fields: 3,
         curve: Some("nistp256"),
-        point: None,
+        point: Some(65),
     },
     Type {
         name: "ecdsa-sha2-nistp384",
         fields: 3,
         curve: Some("nistp384"),
-        point: None,
+        point: Some(97),
     },
     Type {
         name: "ecdsa-sha2-nistp521",
         fields: 3,
         curve: Some("nistp521"),
-        point: None,
+        point: Some(133),
     },
     Type {
         name: "sk-ssh-ed25519@openssh.com",
@@ -74,7 +77,7 @@ const TYPES: [Type; 7] = [
         name: "sk-ecdsa-sha2-nistp256@openssh.com",
         fields: 4,
         curve: Some("nistp256"),
-        point: None,
+        point: Some(65),
     },
 ];
 
@@ -97,6 +100,8 @@ pub enum KeyFault {
     OtherType,
     /// The body is cut or has the wrong parts for its type.
     Structure,
+    /// It has fewer bits than sshd takes.
+    Short,
     /// A control character is in the line.
     Control,
 }
@@ -114,6 +119,7 @@ impl fmt::Display for KeyFault {
             Self::NotBase64 => f.write_str("its body is not base64"),
             Self::OtherType => f.write_str("its body is of another type than the line says"),
             Self::Structure => f.write_str("its body is cut or damaged"),
+            Self::Short => write!(f, "it has fewer than {} bits", RSA_MIN * 8),
             Self::Control => f.write_str("it has a control character"),
         }
     }
@@ -223,16 +229,24 @@ fn split_word(text: &str) -> (&str, &str) {
 /// Walks the fields of a key's body to its very end.
 fn check(kind: &Type, blob: &[u8]) -> Result<(), KeyFault> {
     let mut rest = blob;
+    let point_at = if kind.curve.is_some() { 2 } else { 1 };
     for index in 0..kind.fields {
         let (length, tail) = rest.split_first_chunk::<4>().ok_or(KeyFault::Structure)?;
         let length = u32::from_be_bytes(*length) as usize;
         let (field, tail) = tail.split_at_checked(length).ok_or(KeyFault::Structure)?;
         match index {
             0 if field != kind.name.as_bytes() => return Err(KeyFault::OtherType),
-            1 if kind.curve.is_some_and(|curve| curve.as_bytes() != field)
-                || kind.point.is_some_and(|point| point != length) =>
-            {
+            1 if kind.curve.is_some_and(|curve| curve.as_bytes() != field) => {
                 return Err(KeyFault::Structure);
+            }
+            _ if index == point_at && kind.point.is_some_and(|point| point != length) => {
+                return Err(KeyFault::Structure);
+            }
+            // The modulus of RSA, whose sign may need a byte of zeros.
+            2 if kind.point.is_none()
+                && field.strip_prefix(&[0]).unwrap_or(field).len() < RSA_MIN =>
+            {
+                return Err(KeyFault::Short);
             }
             _ if field.is_empty() => return Err(KeyFault::Structure),
             _ => {}
@@ -393,6 +407,26 @@ pub(crate) mod tests {
             body(&[b"ecdsa-sha2-nistp256", b"nistp384", &[4; 65]])
         );
         assert_eq!(fault(&curve), KeyFault::Structure);
+        for (curve, lengths) in [("nistp256", [64, 66]), ("nistp384", [65, 96])] {
+            for length in lengths {
+                let name = format!("ecdsa-sha2-{curve}");
+                let point = std::vec![4; length];
+                let fields = [name.as_bytes(), curve.as_bytes(), &point];
+                let key = format!("{name} {}", body(&fields));
+                assert_eq!(fault(&key), KeyFault::Structure, "{curve} {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn rsa_keys_that_are_too_short_for_sshd_are_refused() {
+        let key = |modulus: &[u8]| format!("ssh-rsa {}", body(&[b"ssh-rsa", &[1, 0, 1], modulus]));
+        let mut modulus = std::vec![0];
+        modulus.resize(128, 0xc5);
+        assert_eq!(fault(&key(&modulus)), KeyFault::Short);
+        assert_eq!(fault(&key(&modulus[1..])), KeyFault::Short);
+        modulus.push(0xc5);
+        assert!(PublicKey::parse(&key(&modulus)).is_ok());
     }
 
     #[test]
