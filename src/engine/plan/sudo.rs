@@ -32,8 +32,11 @@ const OTHERS_PASSWORD: [&str; 3] = ["targetpw", "rootpw", "runaspw"];
 /// What tells that there is doas.
 const DOAS: &str = "/usr/bin/doas";
 const DOAS_RULES: &str = "/etc/doas.conf";
-/// Alpine's doas reads each `.conf` in it, other builds have no such directory.
+/// Alpine's doas reads each `.conf` in it, in the order of their names and after the file; other builds
+/// have no such directory.
 const DOAS_DIRECTORY: &str = "/etc/doas.d";
+/// The last rule that matches counts: ours is behind a `wheel.conf`.
+const DOAS_PATH: &str = "/etc/doas.d/zz-preroot.conf";
 
 #[inline(never)]
 pub(super) fn add(draft: &mut Draft<'_>, name: &UserName) -> Outcome<()> {
@@ -184,7 +187,7 @@ fn doas(
     let rule = text(format_args!("permit {how} \"{name}\""));
     if in_directory {
         let rules = content(format_args!("{rule}\n"));
-        return draft.write_system("/etc/doas.d/preroot.conf", 0o400, rules, purpose);
+        return draft.write_system(DOAS_PATH, 0o400, rules, purpose);
     }
     let rules = rules.unwrap_or_default();
     if accounts::lines(&rules).any(|line| line == rule.as_bytes()) {

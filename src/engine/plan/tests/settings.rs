@@ -155,7 +155,7 @@ fn doas_gets_its_rule_where_there_is_no_sudo() {
     let mut root = Memory::of("alpine");
     root.directory("/etc/doas.d");
     root.file("/etc/doas.d/20-wheel.conf", "permit persist :wheel\n");
-    let path = "/etc/doas.d/preroot.conf";
+    let path = "/etc/doas.d/zz-preroot.conf";
     let new = chosen(&with_key("ops"), root.clone(), Settings::DEFAULT);
     assert_eq!(new.text(path), "permit nopass \"ops\"\n");
     assert_eq!(new.looks(path), (0o400, (0, 0)));
