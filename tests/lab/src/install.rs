@@ -26,6 +26,9 @@ pub enum Generator {
     InitramfsTools,
 }
 
+/// Where zsh's own project has completions of others; Debian has another place for those of packages.
+pub(crate) const ZSH_COMPLETION: &str = "usr/share/zsh/site-functions/_preroot";
+
 /// One thing that is laid, below the root of the system.
 #[derive(Debug, Clone, Copy)]
 struct Part {
@@ -57,7 +60,7 @@ const fn link(target: &'static str, to: &'static str) -> Part {
     }
 }
 
-/// What every system gets: the program, and what it does when the system runs.
+/// What every system gets: the program, what it does when the system runs, and what people read and type.
 const ALWAYS: &[Part] = &[
     Part {
         what: What::Preroot,
@@ -81,6 +84,27 @@ const ALWAYS: &[Part] = &[
     link(
         "../preroot-lease.service",
         "usr/lib/systemd/system/multi-user.target.wants/preroot-lease.service",
+    ),
+    file(
+        "package/man/preroot.8",
+        DATA,
+        "usr/share/man/man8/preroot.8",
+    ),
+    file(
+        "package/man/preroot.conf.5",
+        DATA,
+        "usr/share/man/man5/preroot.conf.5",
+    ),
+    file(
+        "package/completions/preroot.bash",
+        DATA,
+        "usr/share/bash-completion/completions/preroot",
+    ),
+    file("package/completions/_preroot", DATA, ZSH_COMPLETION),
+    file(
+        "package/completions/preroot.fish",
+        DATA,
+        "usr/share/fish/vendor_completions.d/preroot.fish",
     ),
 ];
 
@@ -474,6 +498,8 @@ mod tests {
             "mkinitcpio",
             "initramfs/systemd",
             "initramfs/initramfs-tools",
+            "package/completions",
+            "package/man",
         ]
         .map(|name| lab.project().join(name))
         .into();

@@ -14,7 +14,7 @@ use super::usage;
 
 /// What `--help` shows.
 pub(crate) const HELP: &str = "\
-Lays the program, its units and what a generator of initramfs images needs of it at the
+Lays the program, its units, manual pages, completions, and what a generator of initramfs images needs of it at the
 places where a package has them, for packagers and for who builds an image.
 
 Usage: cargo lab install --destdir DIR --for GENERATOR [OPTION]...
@@ -29,6 +29,9 @@ What is laid, in every case and for each generator:
   usr/bin/preroot
   usr/lib/systemd/system/preroot-{ready,lease}.service, enabled by links in
       multi-user.target.wants/; both begin with a condition, and do nothing without need
+  usr/share/man/man8/preroot.8, man5/preroot.conf.5
+  usr/share/{bash-completion/completions/preroot,zsh/site-functions/_preroot,
+      fish/vendor_completions.d/preroot.fish}
   dracut            usr/lib/dracut/modules.d/55preroot/
   mkinitcpio        usr/lib/initcpio/{install,hooks}/preroot
   both              usr/lib/systemd/system/preroot{,-prefetch,-failed}.service, which
