@@ -16,8 +16,8 @@ use crate::progress::{self, Step};
 pub(crate) fn command(lab: &Lab, verb: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(lab.project()).arg(verb);
-    // `cargo fmt` builds nothing and does not know the option.
-    if verb != "fmt" {
+    // These build nothing and do not know the option.
+    if !matches!(verb, "fmt" | "tree") {
         command.arg("--target-dir").arg(lab.target());
     }
     command

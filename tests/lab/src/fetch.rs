@@ -162,6 +162,11 @@ static SOURCES: &[Source] = &[
             "libarchive-tools",
         ],
     ),
+    source("dpkg-deb", ["dpkg", "dpkg", "dpkg", "dpkg"]),
+    source(
+        "md5sum",
+        ["coreutils", "coreutils", "coreutils", "coreutils"],
+    ),
     source("gzip", ["gzip", "gzip", "gzip", "gzip"]),
     source("openssl", ["openssl", "openssl", "openssl", "openssl"]),
     source("file", ["file", "file", "file", "file"]),

@@ -20,6 +20,7 @@ pub mod install;
 pub mod kernel;
 pub mod lint;
 pub mod monitor;
+pub mod package;
 pub mod platform;
 pub mod product;
 pub mod progress;

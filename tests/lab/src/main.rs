@@ -41,7 +41,7 @@ static VERBS: &[Verb] = &[
     },
     Verb {
         name: "install",
-        about: "lay preroot, its units and its hooks where a package lays them",
+        about: "lay preroot, its units, hooks and manual pages where a package lays them",
         help: command::install::HELP,
         run: command::install::run,
     },
@@ -50,6 +50,12 @@ static VERBS: &[Verb] = &[
         about: "read the code: format, clippy, documentation, `unsafe`, shell files",
         help: command::lint::HELP,
         run: command::lint::run,
+    },
+    Verb {
+        name: "package",
+        about: "build a package of preroot for Debian and Ubuntu",
+        help: command::package::HELP,
+        run: command::package::run,
     },
     Verb {
         name: "size",

@@ -4,6 +4,7 @@ pub(crate) mod boot;
 pub(crate) mod fetch;
 pub(crate) mod install;
 pub(crate) mod lint;
+pub(crate) mod package;
 pub(crate) mod size;
 pub(crate) mod test;
 pub(crate) mod visitor;

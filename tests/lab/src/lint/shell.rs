@@ -1,6 +1,6 @@
 //! The shell files of the project: which there are, in which shell's language, and shellcheck's word.
 //!
-//! A shell file is one that ends in `.sh` or begins by naming a shell. The build directory and what
+//! A shell file is one that ends in `.sh` or `.bash`, or begins by naming a shell. The build directory and what
 //! begins with a dot, but `.ci`, are not looked into.
 
 use std::collections::BTreeMap;
@@ -107,7 +107,11 @@ fn shell(path: &Path, first_line: &str) -> Option<&'static str> {
     match named {
         Some((_, shell)) => Some(shell),
         None if first_line.starts_with("#!") => None,
-        None => (path.extension()? == "sh").then_some("sh"),
+        None => match path.extension()?.to_str()? {
+            "sh" => Some("sh"),
+            "bash" => Some("bash"),
+            _ => None,
+        },
     }
 }
 
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn hooks_are_found_by_their_first_lines() {
+    fn hooks_and_scripts_of_the_package_are_found() {
         let lab = Lab::open().unwrap();
         let files = files(lab.project(), lab.target()).unwrap();
         for (shell, path) in [
@@ -158,6 +162,8 @@ mod tests {
             ("bash", "mkinitcpio/install/preroot"),
             ("dash", "mkinitcpio/hooks/preroot"),
             ("sh", "initramfs/initramfs-tools/hooks/preroot"),
+            ("bash", "package/completions/preroot.bash"),
+            ("sh", "package/deb/postinst"),
             ("sh", "initramfs/initramfs-tools/scripts/panic/preroot"),
         ] {
             assert!(files[shell].contains(&PathBuf::from(path)), "{path}");
