@@ -4,7 +4,7 @@
 
 _preroot() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} words='' kept
-    # Bash has `--name=value` as three words.
+    # Bash has an option, `=` and its value as three words.
     if [[ $cur == = ]]; then
         cur=
     elif [[ $prev == = && $COMP_CWORD -gt 2 ]]; then

@@ -1,6 +1,6 @@
 # Completion of preroot for fish.
 
-set -l with_options provision prefetch report lease
+set --local with_options provision prefetch report lease
 
 complete -c preroot -f
 complete -c preroot -n __fish_use_subcommand -l help -d 'Show the commands and options'
@@ -14,12 +14,12 @@ complete -c preroot -n __fish_use_subcommand -a status -d 'What happened on this
 
 complete -c preroot -n '__fish_seen_subcommand_from status' -l json -d 'For programs'
 
-set -l no_report 'not __fish_seen_subcommand_from ready failed'
+set --local no_report 'not __fish_seen_subcommand_from ready failed'
 complete -c preroot -n "__fish_seen_subcommand_from report; and $no_report" -a ready -d 'This machine is ready'
 complete -c preroot -n "__fish_seen_subcommand_from report; and $no_report" -a failed -d 'The initramfs failed'
 complete -c preroot -n '__fish_seen_subcommand_from failed' -l reason -x -d 'Why'
 
-set -l taken "__fish_seen_subcommand_from $with_options"
+set --local taken "__fish_seen_subcommand_from $with_options"
 complete -c preroot -n "$taken" -l root -x -a '(__fish_complete_directories)' -d 'The real root'
 complete -c preroot -n "$taken" -l wait-root -x -d 'Seconds until it is a mount point'
 complete -c preroot -n "$taken" -l platform -x -a 'auto azure' -d 'Whether the firmware is asked'

@@ -170,6 +170,9 @@ static SOURCES: &[Source] = &[
     source("gzip", ["gzip", "gzip", "gzip", "gzip"]),
     source("openssl", ["openssl", "openssl", "openssl", "openssl"]),
     source("file", ["file", "file", "file", "file"]),
+    source("mandoc", ["mandoc", "mandoc", "mandoc", "mandoc"]),
+    source("zsh", ["zsh", "zsh", "zsh", "zsh"]),
+    source("fish", ["fish", "fish", "fish", "fish"]),
     source("readelf", ["binutils", "binutils", "binutils", "binutils"]),
     source(
         "shellcheck",

@@ -1,9 +1,11 @@
 //! The checks that read the code and run none of it.
 //!
 //! Format, clippy with every warning an error (the workspace on the host, the product on both of
-//! its targets), documentation, the fence around `unsafe`, and shellcheck for every shell file.
+//! its targets), documentation, the fence around `unsafe`, shellcheck for every shell file, and manual
+//! pages and completions against the program's help.
 
 mod fence;
+mod manual;
 mod shell;
 
 use crate::arch::Arch;
@@ -39,6 +41,11 @@ pub static CHECKS: &[Check] = &[
         name: "shell",
         about: "shellcheck finds nothing in the shell files",
         run: shell::check,
+    },
+    Check {
+        name: "manual",
+        about: "man pages and completions have what the help has; mandoc finds nothing",
+        run: manual::check,
     },
     Check {
         name: "clippy",

@@ -47,7 +47,7 @@ static VERBS: &[Verb] = &[
     },
     Verb {
         name: "lint",
-        about: "read the code: format, clippy, documentation, `unsafe`, shell files",
+        about: "read the code: format, clippy, documentation, `unsafe`, shell files, manual",
         help: command::lint::HELP,
         run: command::lint::run,
     },

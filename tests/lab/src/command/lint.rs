@@ -12,11 +12,11 @@ use super::usage;
 
 /// What `--help` shows.
 pub(crate) const HELP: &str = "\
-Reads the code: format, clippy, documentation, `unsafe`, shell files.
+Reads the code: format, clippy, documentation, `unsafe`, shell files, manual pages.
 
 Usage: cargo lab lint [OPTION]... [CHECK]...
 
-  CHECK           fmt, unsafe, shell, clippy, doc; default: all, in this order
+  CHECK           fmt, unsafe, shell, manual, clippy, doc; default: all, in this order
   --list          say what each does
 
 Every warning is an error, and every check is run even if one before it fails.

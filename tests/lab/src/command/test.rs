@@ -57,7 +57,7 @@ struct Step {
 static STEPS: [Step; 5] = [
     Step {
         name: "lint",
-        about: "format, clippy, documentation, `unsafe`, shell files (cargo lab lint)",
+        about: "format, clippy, documentation, `unsafe`, shell files, manual (cargo lab lint)",
         run: |lab, _| Ok(Tally::one(lint::check(lab, &[]))),
     },
     Step {
