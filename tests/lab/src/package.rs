@@ -5,21 +5,18 @@
 //! is given, so that the same tree makes the same bytes. It follows Debian's policy, 3 to 6 and 12.
 
 mod licences;
+pub mod trial;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::apt::Apt;
 use crate::arch::Arch;
-use crate::debian;
 use crate::fault::Fault;
 use crate::fetch::{Lab, create_directory, list, remove_directory};
 use crate::install::{self, Generator, ZSH_COMPLETION};
 use crate::progress;
-
-pub use licences::check as check_licences;
 
 /// The version of this tree, as its `Cargo.toml` says.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -163,12 +160,6 @@ impl Recipe {
         }
         Ok(())
     }
-}
-
-/// Downloads packages and all that they need, for a test that installs them in a Debian beside ours.
-pub fn others(lab: &Lab, packages: &[&str]) -> Result<Vec<PathBuf>, Fault> {
-    let _lock = lab.lock()?;
-    Apt::for_guest(lab, debian::host()?)?.with_dependencies(packages)
 }
 
 /// Names the directory of what is in the package for Debian's sake.

@@ -22,7 +22,7 @@ const CRATES: &str = "vendor/";
 type Choice = BTreeSet<String>;
 
 /// Sees that the file tells the licence of every crate that is linked, and that it has each one's text.
-pub fn check(lab: &Lab) -> Result<(), Fault> {
+pub(super) fn check(lab: &Lab) -> Result<(), Fault> {
     let path = ours(lab).join("copyright");
     let file = text(&path)?;
     compare(&linked(lab)?, &file).map_err(|why| Fault::Content { path, why })

@@ -1,0 +1,107 @@
+//! The package as a file.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use lab::fault::Fault;
+use lab::fetch::Lab;
+use lab::package::{Recipe, VERSION, trial};
+
+use super::{Place, program, recipe};
+
+/// Asks dpkg-deb about a package.
+fn dpkg_deb(lab: &Lab, arguments: &[&str], package: &std::path::Path) -> String {
+    let mut command = lab.tool("dpkg-deb").unwrap().command();
+    let output = command.args(arguments).arg(package).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn same_tree_gives_the_same_bytes() {
+    let (lab, place) = (Lab::open().unwrap(), Place::new("twice"));
+    let first = recipe(&lab).build(&lab, &place.path().join("a")).unwrap();
+    // Another time of the same program, and another way to where it is built.
+    let copy = place.path().join("program");
+    fs::copy(program(), &copy).unwrap();
+    let later = SystemTime::now() - Duration::from_hours(5);
+    fs::File::options()
+        .write(true)
+        .open(&copy)
+        .and_then(|file| file.set_modified(later))
+        .unwrap();
+    let again = Recipe {
+        program: copy,
+        ..recipe(&lab)
+    };
+    let second = again
+        .build(&lab, &place.path().join("another/way"))
+        .unwrap();
+    assert_eq!(fs::read(first).unwrap(), fs::read(&second).unwrap());
+    // Nothing but the package stays.
+    let beside = fs::read_dir(second.parent().unwrap()).unwrap().count();
+    assert_eq!(beside, 1);
+}
+
+#[test]
+fn everything_belongs_to_root_and_is_as_old_as_the_tree() {
+    let (lab, place) = (Lab::open().unwrap(), Place::new("owners"));
+    let old = Recipe {
+        time: 1_000_000_000,
+        ..recipe(&lab)
+    };
+    let package = old.build(&lab, place.path()).unwrap();
+    let mut lines = 0;
+    for line in dpkg_deb(&lab, &["--contents"], &package).lines() {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(
+            (fields[1], fields[3]),
+            ("root/root", "2001-09-09"),
+            "{line}"
+        );
+        lines += 1;
+    }
+    assert!(lines > 40, "{lines}");
+}
+
+#[test]
+fn file_and_version_are_those_of_the_tree() {
+    let (lab, place) = (Lab::open().unwrap(), Place::new("version"));
+    let package = recipe(&lab).build(&lab, place.path()).unwrap();
+    let name = package.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with(&format!("preroot_{VERSION}_")), "{name}");
+    assert_eq!(
+        dpkg_deb(&lab, &["--show"], &package),
+        format!("preroot\t{VERSION}\n")
+    );
+    // The program says the same of itself, and so does the changelog.
+    let said = Command::new(program()).arg("--version").output().unwrap();
+    assert_eq!(said.stdout, format!("preroot {VERSION}\n").into_bytes());
+    let changelog = lab.project().join("package/deb/changelog");
+    let first = fs::read_to_string(changelog).unwrap();
+    assert!(
+        first.starts_with(&format!("preroot ({VERSION}) ")),
+        "{first}"
+    );
+}
+
+#[test]
+fn lintian_finds_nothing_that_is_not_explained() {
+    let (lab, place) = (Lab::open().unwrap(), Place::new("lintian"));
+    let package = recipe(&lab).build(&lab, place.path()).unwrap();
+    let said = match trial::lintian(&lab, &package) {
+        Err(fault @ Fault::Missing { .. }) => {
+            let why = fault.to_string();
+            assert!(super::debian::is_left_out(&why), "{why}");
+            return;
+        }
+        said => said.unwrap(),
+    };
+    // What another version of lintian, or of the program, gives no reason for needs no explanation.
+    let unexplained: Vec<_> = said
+        .iter()
+        .filter(|line| !line.contains("preroot: unused-override "))
+        .collect();
+    assert!(unexplained.is_empty(), "{unexplained:#?}");
+}
