@@ -49,6 +49,7 @@ _preroot() {
             --disc-reader) words='auto own kernel' ;;
             --ready) words='rooted early later never' ;;
             --network) words='auto release keep' ;;
+            --output) words='auto files credentials' ;;
             --sudo) words='auto nopasswd password never' ;;
             --system-users) words='refuse allow' ;;
             --root-password) words='keep lock' ;;
@@ -58,8 +59,8 @@ _preroot() {
             --wait-root | --vm-id | --timeout | --reason) return ;;
             *)
                 words='--root --wait-root --platform --nic --media --disc-reader --vm-id --ready
-                    --network --steps --sudo --system-users --root-password --customdata.exec
-                    --cloud-init --report-host-key --timeout --dry-run --log'
+                    --network --output --steps --sudo --system-users --root-password
+                    --customdata.exec --cloud-init --report-host-key --timeout --dry-run --log'
                 if [[ ${COMP_WORDS[1]} == report && ${COMP_WORDS[2]} == failed ]]; then
                     words+=' --reason'
                 fi

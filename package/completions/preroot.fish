@@ -29,6 +29,7 @@ complete -c preroot -n "$taken" -l disc-reader -x -a 'auto own kernel' -d 'Who r
 complete -c preroot -n "$taken" -l vm-id -x -d 'Instead of the UUID of the firmware'
 complete -c preroot -n "$taken" -l ready -x -a 'rooted early later never' -d 'When the platform is told'
 complete -c preroot -n "$taken" -l network -x -a 'auto release keep' -d 'What becomes of the interface'
+complete -c preroot -n "$taken" -l output -x -a 'auto files credentials' -d 'Who makes the changes'
 complete -c preroot -n "$taken" -l steps -x -a "(__fish_append , hostname user password keys sudo sshd hostkeys customdata markers)" -d 'What is done'
 complete -c preroot -n "$taken" -l sudo -x -a 'auto nopasswd password never' -d 'Whether it asks for a password'
 complete -c preroot -n "$taken" -l system-users -x -a 'refuse allow' -d 'Whether the user may be one of the image'
