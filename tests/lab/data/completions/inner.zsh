@@ -1,7 +1,7 @@
 # Of the zsh that `offer.zsh` types to: tells what is offered, and ends.
 PROMPT=
 autoload -Uz compinit
-compinit -D -u
+compinit -u -d $notes
 compadd() {
     # What is asked for into an array is asked for, and not offered.
     if [[ ${@[1,(i)(-|--)]} == *-(O|A|D)\ * ]]; then

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use lab::fetch::{Lab, Tool};
 
-use super::program;
+use super::{Place, program};
 
 type Words = BTreeSet<String>;
 
@@ -88,11 +88,11 @@ impl Shell for Bash {
     }
 }
 
-struct Zsh(Tool, PathBuf);
+struct Zsh(Tool, PathBuf, Place);
 
 impl Shell for Zsh {
     fn offer(&self, line: &[&str]) -> Words {
-        let Zsh(tool, project) = self;
+        let Zsh(tool, project, place) = self;
         let data = project.join("tests/lab/data/completions");
         let mut command = tool.command();
         command
@@ -102,6 +102,7 @@ impl Shell for Zsh {
             .arg(tool.tree().unwrap_or(Path::new("")))
             .arg(project.join("package/completions"))
             .arg(data.join("inner.zsh"))
+            .arg(place.path().join("notes"))
             .arg(line.join(" "));
         offered(&mut command)
     }
@@ -237,7 +238,8 @@ fn bash_offers_what_the_program_takes() {
 #[test]
 fn zsh_offers_what_the_program_takes() {
     let lab = Lab::open().unwrap();
-    let zsh = Zsh(lab.tool("zsh").unwrap(), lab.project().to_owned());
+    let zsh = lab.tool("zsh").unwrap();
+    let zsh = Zsh(zsh, lab.project().to_owned(), Place::new("zsh"));
     completes(&zsh);
     assert_eq!(
         zsh.offer(&["preroot", "provision", "--ready=e"]),
