@@ -10,6 +10,17 @@ use lab::package::{Recipe, VERSION, trial};
 
 use super::{Place, program, recipe};
 
+/// What lintian says that stands in no override.
+const EXPLAINED: [&str; 2] = [
+    // What another version of lintian, or of the program, gives no reason for needs no explanation.
+    "preroot: unused-override ",
+    // Lintian of Debian 12 has this tag, and that of Debian 13 takes an override of it for a mistake.
+    // Three of the units run in the initramfs, where hooks do the same without systemd. The two of the
+    // running system are needed with `ready = later`, and where nobody configures the network: who
+    // builds such an image without systemd starts them as its own init has it.
+    "preroot: package-supports-alternative-init-but-no-init.d-script ",
+];
+
 /// Asks dpkg-deb about a package.
 fn dpkg_deb(lab: &Lab, arguments: &[&str], package: &std::path::Path) -> String {
     let mut command = lab.tool("dpkg-deb").unwrap().command();
@@ -98,10 +109,9 @@ fn lintian_finds_nothing_that_is_not_explained() {
         }
         said => said.unwrap(),
     };
-    // What another version of lintian, or of the program, gives no reason for needs no explanation.
     let unexplained: Vec<_> = said
         .iter()
-        .filter(|line| !line.contains("preroot: unused-override "))
+        .filter(|line| !EXPLAINED.iter().any(|tag| line.contains(tag)))
         .collect();
     assert!(unexplained.is_empty(), "{unexplained:#?}");
 }
