@@ -18,7 +18,7 @@ Builds a package of preroot, of the release build, and prints where it is.
 
 Usage: cargo lab package deb [OPTION]...
 
-  deb             preroot_VERSION_ARCH.deb, for Debian 12, Ubuntu 22.04 and later
+  deb             preroot_VERSION_ARCH.deb, for Debian 12 and later, and Ubuntu
   --output DIR    put it there; default: target/lab/package/
   --arch ARCH     for which machine: x86_64, aarch64; default: this one's
   --program FILE  pack this program; default: the release build

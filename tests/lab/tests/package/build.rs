@@ -8,7 +8,7 @@ use lab::fault::Fault;
 use lab::fetch::Lab;
 use lab::package::{Recipe, VERSION, trial};
 
-use super::{Place, program, recipe};
+use super::{Place, complaint, program, recipe};
 
 /// What lintian says that stands in no override.
 const EXPLAINED: [&str; 2] = [
@@ -95,6 +95,31 @@ fn file_and_version_are_those_of_the_tree() {
         first.starts_with(&format!("preroot ({VERSION}) ")),
         "{first}"
     );
+}
+
+#[test]
+fn settings_of_the_example_are_taken() {
+    let lab = Lab::open().unwrap();
+    let example = fs::read_to_string(lab.project().join("package/preroot.conf")).unwrap();
+    let mut taken = 0;
+    for line in example.lines() {
+        // A comment of the file has a blank behind its mark; a setting is taken out by the mark alone.
+        let Some(setting) = line.strip_prefix('#').filter(|line| !line.starts_with(' ')) else {
+            continue;
+        };
+        let (name, value) = setting.split_once(" =").unwrap();
+        let value = value.split('#').next().unwrap().trim();
+        let option = format!("--{name}={value}");
+        let said = complaint(&option);
+        // Those without a default have no value there.
+        let is_missing = said.contains("needs a value") || said.contains("must be a UUID");
+        assert!(
+            said.is_empty() || (is_missing && value.is_empty()),
+            "{setting}: {said}"
+        );
+        taken += usize::from(said.is_empty());
+    }
+    assert!(taken > 12, "{taken}");
 }
 
 #[test]

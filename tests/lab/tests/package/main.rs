@@ -8,6 +8,7 @@ mod completions;
 mod debian;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::LazyLock;
 use std::{env, fs};
 
@@ -45,6 +46,25 @@ fn program() -> &'static Path {
         product::build(&lab, Arch::host().unwrap()).unwrap()
     });
     &PROGRAM
+}
+
+/// What the program has to complain of in an option; nothing if it takes it.
+///
+/// The test may run on a machine of Azure's, which must not be provisioned: behind the option stands one
+/// that there is not, and the program does nothing but name the first that is wrong.
+fn complaint(option: &str) -> String {
+    let wrong = "--no-such-option";
+    let output = Command::new(program())
+        .args(["provision", option, wrong])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(100));
+    let said = String::from_utf8(output.stderr).unwrap();
+    if said.contains(wrong) {
+        String::new()
+    } else {
+        said
+    }
 }
 
 /// Says how the package of this tree is built.
