@@ -16,6 +16,7 @@ pub mod ext4;
 pub mod fault;
 pub mod fetch;
 pub mod footprint;
+mod gpt;
 pub mod install;
 pub mod kernel;
 pub mod lint;

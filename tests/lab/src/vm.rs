@@ -8,7 +8,6 @@
 mod circumstances;
 mod courier;
 mod distros;
-mod gpt;
 mod guest;
 mod later;
 mod login;
