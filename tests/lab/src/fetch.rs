@@ -82,6 +82,14 @@ static SOURCES: &[Source] = &[
         "debugfs",
         ["e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs-extra"],
     ),
+    source(
+        "e2fsck",
+        ["e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs"],
+    ),
+    source(
+        "qemu-img",
+        ["qemu-utils", "qemu-img", "qemu-img", "qemu-img"],
+    ),
     source("depmod", ["kmod", "kmod", "kmod", "kmod"]),
     source(
         "genisoimage",
@@ -173,6 +181,17 @@ static SOURCES: &[Source] = &[
     source("mandoc", ["mandoc", "mandoc", "mandoc", "mandoc"]),
     source("zsh", ["zsh", "zsh", "zsh", "zsh"]),
     source("fish", ["fish", "fish", "fish", "fish"]),
+    source(
+        "grub-mkimage",
+        ["grub-common", "grub2-tools", "grub", "grub"],
+    ),
+    source(
+        "mkfs.vfat",
+        ["dosfstools", "dosfstools", "dosfstools", "dosfstools"],
+    ),
+    source("mmd", ["mtools", "mtools", "mtools", "mtools"]),
+    source("mcopy", ["mtools", "mtools", "mtools", "mtools"]),
+    source("sfdisk", ["fdisk", "util-linux", "util-linux", "sfdisk"]),
     source("readelf", ["binutils", "binutils", "binutils", "binutils"]),
     source(
         "shellcheck",
@@ -182,6 +201,23 @@ static SOURCES: &[Source] = &[
 
 /// Where a program is looked for inside an unpacked package, and after PATH.
 const PROGRAM_DIRECTORIES: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
+
+/// GRUB by its platform: what a boot loader is linked from.
+static GRUB: &[Source] = &[
+    source(
+        "i386-pc",
+        ["grub-pc-bin", "grub2-pc-modules", "grub", "grub-bios"],
+    ),
+    source(
+        "x86_64-efi",
+        [
+            "grub-efi-amd64-bin",
+            "grub2-efi-x64-modules",
+            "grub",
+            "grub-efi",
+        ],
+    ),
+];
 
 /// The directory that the lab keeps its things in, and the project that it belongs to.
 #[derive(Debug, Clone)]
@@ -235,6 +271,30 @@ impl Lab {
         Ok(file)
     }
 
+    /// Gives GRUB's modules for a platform: the system's if they are there, else private ones.
+    pub fn grub_modules(&self, platform: &str) -> Result<PathBuf, Fault> {
+        let place = Path::new("usr/lib/grub").join(platform);
+        let installed = Path::new("/").join(&place);
+        if !ignores_system() && installed.join("moddep.lst").is_file() {
+            return Ok(installed);
+        }
+        let Some(source) = GRUB.iter().find(|source| source.program == platform) else {
+            return Err(Fault::Missing {
+                what: format!("GRUB for {platform}"),
+                fix: "install it with the system's package manager".to_owned(),
+            });
+        };
+        let tree = self.package(source)?;
+        let found = tree.join(place);
+        if !found.is_dir() {
+            return Err(Fault::Content {
+                why: format!("the package {} has no {platform}", source.deb),
+                path: tree,
+            });
+        }
+        Ok(found)
+    }
+
     /// Gives a program by its name: the system's if there is one, else a private one.
     ///
     /// With `LAB_IGNORE_PATH=1` in the environment the system's programs count as not there.
@@ -253,13 +313,7 @@ impl Lab {
                 fix: "install it with the system's package manager".to_owned(),
             });
         };
-        let tree = self.directory.join("tools").join(source.deb);
-        if !tree.is_dir() {
-            let _lock = self.lock()?;
-            if !tree.is_dir() {
-                self.fetch_package(source, &tree)?;
-            }
-        }
+        let tree = self.package(source)?;
         let found = in_tree(&tree, program).ok_or_else(|| Fault::Content {
             path: tree.clone(),
             why: format!("the package {} has no program {program}", source.deb),
@@ -268,6 +322,18 @@ impl Lab {
             program: found,
             tree: Some(tree),
         })
+    }
+
+    /// Gives the directory that a package is unpacked in, and downloads it if it is not there.
+    fn package(&self, source: &Source) -> Result<PathBuf, Fault> {
+        let tree = self.directory.join("tools").join(source.deb);
+        if !tree.is_dir() {
+            let _lock = self.lock()?;
+            if !tree.is_dir() {
+                self.fetch_package(source, &tree)?;
+            }
+        }
+        Ok(tree)
     }
 
     /// Downloads one package and what it needs, and unpacks all of it into `tree`.
