@@ -157,7 +157,7 @@ impl Distro {
 }
 
 /// Fails if a generator says in its log that something went wrong, which it survives.
-fn without_errors(log: &Path) -> Result<(), Fault> {
+pub(crate) fn without_errors(log: &Path) -> Result<(), Fault> {
     let text = fs::read(log).map_err(Fault::file("read", log))?;
     let text = String::from_utf8_lossy(&text);
     let mut wrong = text.lines().filter(|line| is_error(line));
@@ -181,7 +181,7 @@ fn is_error(line: &str) -> bool {
 }
 
 /// Takes all that is in a directory into a hash: names, modes, contents.
-fn digest(directory: &Path, hash: &mut Sha256) -> Result<(), Fault> {
+pub(crate) fn digest(directory: &Path, hash: &mut Sha256) -> Result<(), Fault> {
     for path in list(directory) {
         hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
         if path.is_symlink() {

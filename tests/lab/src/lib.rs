@@ -17,6 +17,7 @@ pub mod fault;
 pub mod fetch;
 pub mod footprint;
 mod gpt;
+pub mod image;
 pub mod install;
 pub mod kernel;
 pub mod lint;

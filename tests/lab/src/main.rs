@@ -40,6 +40,12 @@ static VERBS: &[Verb] = &[
         run: command::fetch::run,
     },
     Verb {
+        name: "image",
+        about: "make a disk image of a Debian with an agent, which boots by itself",
+        help: command::image::HELP,
+        run: command::image::run,
+    },
+    Verb {
         name: "install",
         about: "lay preroot, its units, hooks and manual pages where a package lays them",
         help: command::install::HELP,

@@ -2,6 +2,7 @@
 
 pub(crate) mod boot;
 pub(crate) mod fetch;
+pub(crate) mod image;
 pub(crate) mod install;
 pub(crate) mod lint;
 pub(crate) mod package;
