@@ -22,7 +22,7 @@ use crate::kernel::Kernel;
 use crate::monitor::Monitor;
 use crate::platform::{Platform, Scenario, pcap, plug};
 use crate::progress::{self, Step};
-use crate::qemu::{self, Cable, Exit, Machine, Peer, Unplugged, Watch};
+use crate::qemu::{self, Cable, Exit, Machine, Peer, Start, Unplugged, VIRTIO, Watch};
 use crate::verdict::{Check, Testimony, judge};
 use crate::visitor::{self, Visitor};
 use crate::words::Words;
@@ -337,11 +337,14 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
     append.extend(options.append.iter().cloned());
     let mut machine = Machine {
         arch: options.arch,
-        kernel: kernel.image,
-        initramfs,
-        append: append.join(" "),
-        root_disk: root_disk.clone(),
+        start: Start::Kernel {
+            image: kernel.image.clone(),
+            initramfs,
+            append: append.join(" "),
+            root_disk: root_disk.clone(),
+        },
         disc,
+        nic: VIRTIO.to_owned(),
         mac: MAC,
         vm_id: vm_id.clone(),
         cpus: options.cpus,
@@ -358,8 +361,8 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
     };
     let step = Step::begin(format!(
         "booting {} (emulated, {} s at most)",
-        machine
-            .kernel
+        kernel
+            .image
             .file_name()
             .unwrap_or_default()
             .to_string_lossy(),
@@ -370,7 +373,7 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
         None => Box::new(Unplugged),
     };
     let (mut lines, mut failed) = (Vec::new(), None);
-    let run = qemu::run(&qemu, &machine, peer.as_mut(), &mut |line| {
+    let run = qemu::run(&qemu, &machine, peer.as_mut(), &mut |line: &str| {
         if options.console {
             println!("{line}");
         }

@@ -3,58 +3,33 @@
 //! Its network card is a datagram socket to a [`Peer`] in this process, so nothing of the host's
 //! network is touched. It knows nothing of what is booted.
 
+mod arguments;
+
 use std::fs::DirBuilder;
 use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::arch::Arch;
 use crate::fault::Fault;
 use crate::fetch::{Tool, on_path};
 
-/// The chassis tag by which a guest knows Azure.
-const ASSET_TAG: &str = "7783-7084-3265-9085-8269-3286-77";
+use arguments::arguments;
+pub use arguments::{Bus, Machine, Start, VIRTIO};
 
 /// The largest frame that the emulator sends, with room for offloads.
 const FRAME: usize = 65_536 + 64;
 
+/// How often a watcher is asked when the machine says nothing.
+const BEAT: Duration = Duration::from_millis(200);
+
 /// How much of a console is kept; a guest that says more is broken.
 const CONSOLE: usize = 8 << 20;
-
-/// The machine to run.
-#[derive(Debug, Clone)]
-pub struct Machine {
-    /// Its processor.
-    pub arch: Arch,
-    /// The kernel image.
-    pub kernel: PathBuf,
-    /// The initramfs.
-    pub initramfs: PathBuf,
-    /// The kernel's command line.
-    pub append: String,
-    /// The root disk; it is written to.
-    pub root_disk: PathBuf,
-    /// The medium in the CD-ROM drive; without one there is an empty drive.
-    pub disc: Option<PathBuf>,
-    /// The network card's address.
-    pub mac: [u8; 6],
-    /// The id of the VM, as the platform has it.
-    pub vm_id: String,
-    /// Processors.
-    pub cpus: u8,
-    /// Memory in MiB.
-    pub memory: u32,
-    /// How long it may run.
-    pub time_limit: Duration,
-    /// Further arguments of the emulator.
-    pub extra: Vec<String>,
-}
 
 /// How a machine came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,12 +161,30 @@ pub enum Watch {
     Stop,
 }
 
-/// Runs a machine to its end; every line of its console goes to `watch` as it comes.
+/// Who follows a machine's console while it runs.
+pub trait Watcher: Send {
+    /// Hears a line.
+    fn line(&mut self, line: &str) -> Watch;
+
+    /// Is asked again and again, whether or not something was said; `part` is of a line that has no end yet.
+    fn alive(&mut self, part: &str) -> Watch {
+        let _ = part;
+        Watch::Continue
+    }
+}
+
+impl<F: FnMut(&str) -> Watch + Send> Watcher for F {
+    fn line(&mut self, line: &str) -> Watch {
+        self(line)
+    }
+}
+
+/// Runs a machine to its end; every line of its console goes to `watcher` as it comes.
 pub fn run(
     qemu: &Tool,
     machine: &Machine,
     peer: &mut dyn Peer,
-    watch: &mut (dyn FnMut(&str) -> Watch + Send),
+    watcher: &mut dyn Watcher,
 ) -> Result<Run, Fault> {
     let cable = Cable::lay()?;
     let mut command = mortal(qemu);
@@ -222,7 +215,7 @@ pub fn run(
             })
         });
         let following = scope.spawn(|| {
-            let (console, asked) = follow(&mut child, limit, watch);
+            let (console, asked) = follow(&mut child, limit, watcher);
             if asked.is_some() {
                 // This very process and no other; it may have just ended by itself.
                 let _ = child.kill();
@@ -285,7 +278,7 @@ fn mortal(qemu: &Tool) -> Command {
 fn follow(
     child: &mut Child,
     deadline: Instant,
-    watch: &mut dyn FnMut(&str) -> Watch,
+    watcher: &mut dyn Watcher,
 ) -> (String, Option<Exit>) {
     let (sender, receiver) = mpsc::channel::<Vec<u8>>();
     // The thread ends with the pipe, and the pipe with the child.
@@ -305,7 +298,7 @@ fn follow(
     let (mut console, mut line) = (String::new(), Vec::new());
     let end = loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match receiver.recv_timeout(left) {
+        match receiver.recv_timeout(left.min(BEAT)) {
             Ok(chunk) => {
                 let mut stop = false;
                 for byte in chunk {
@@ -313,7 +306,7 @@ fn follow(
                         b'\n' => {
                             let text = String::from_utf8_lossy(&line).into_owned();
                             line.clear();
-                            stop |= watch(&text) == Watch::Stop;
+                            stop |= watcher.line(&text) == Watch::Stop;
                             console.push_str(&text);
                             console.push('\n');
                         }
@@ -321,6 +314,7 @@ fn follow(
                         _ => line.push(byte),
                     }
                 }
+                stop |= watcher.alive(&String::from_utf8_lossy(&line)) == Watch::Stop;
                 if stop {
                     break Some(Exit::Stopped);
                 }
@@ -328,13 +322,18 @@ fn follow(
                     break Some(Exit::Failed("the guest does not stop talking".to_owned()));
                 }
             }
-            Err(RecvTimeoutError::Timeout) => break Some(Exit::TimedOut),
+            Err(RecvTimeoutError::Timeout) if left <= BEAT => break Some(Exit::TimedOut),
+            Err(RecvTimeoutError::Timeout) => {
+                if watcher.alive(&String::from_utf8_lossy(&line)) == Watch::Stop {
+                    break Some(Exit::Stopped);
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => break None,
         }
     };
     if !line.is_empty() {
         let text = String::from_utf8_lossy(&line);
-        watch(&text);
+        watcher.line(&text);
         console.push_str(&text);
     }
     (console, end)
@@ -354,156 +353,11 @@ fn kind(console: &str, status: ExitStatus, said: &str) -> Exit {
     }
 }
 
-/// Builds the emulator's arguments.
-fn arguments(machine: &Machine, cable: &Cable) -> Result<Vec<String>, Fault> {
-    let traits = machine.arch.traits();
-    let mut all: Vec<String> = Vec::new();
-    let mut add = |words: &[&str]| all.extend(words.iter().map(|&word| word.to_owned()));
-    add(&[
-        "-name",
-        "preroot-lab",
-        "-nodefaults",
-        "-no-user-config",
-        "-no-reboot",
-    ]);
-    add(&["-display", "none", "-monitor", "none", "-serial", "stdio"]);
-    // Never KVM: it can be there and yet not work, and results shall not depend on it.
-    add(&["-accel", "tcg"]);
-    add(traits.machine);
-    add(&[
-        "-smp",
-        &machine.cpus.to_string(),
-        "-m",
-        &machine.memory.to_string(),
-    ]);
-    add(&[
-        "-kernel",
-        &name(&machine.kernel)?,
-        "-initrd",
-        &name(&machine.initramfs)?,
-    ]);
-    add(&["-append", &machine.append]);
-    let root = value(&machine.root_disk)?;
-    // A flush on the guest's side is not waited for: a machine that is ended has written what it
-    // has written all the same, and only the host's own fall could take that away.
-    add(&[
-        "-drive",
-        &format!("if=none,id=root,format=raw,cache=unsafe,file={root}"),
-    ]);
-    add(&["-device", "virtio-blk-pci,drive=root"]);
-    let disc = match &machine.disc {
-        Some(file) => format!(",format=raw,file={}", value(file)?),
-        None => String::new(),
-    };
-    add(&[
-        "-drive",
-        &format!("if=none,id=cd0,media=cdrom,readonly=on{disc}"),
-    ]);
-    add(traits.optical);
-    let tag = format!("type=3,manufacturer=Microsoft Corporation,asset={ASSET_TAG}");
-    let system = format!(
-        "type=1,manufacturer=Microsoft Corporation,product=Virtual Machine,uuid={}",
-        first_generation(&machine.vm_id)
-    );
-    add(&["-smbios", &tag, "-smbios", &system]);
-    let net = format!(
-        "dgram,id=net,local.type=unix,local.path={},remote.type=unix,remote.path={}",
-        value(&cable.machine())?,
-        value(&cable.directory.join("lab"))?,
-    );
-    let mac = machine.mac.map(|byte| format!("{byte:02x}")).join(":");
-    // No boot from the network, so no firmware for it either.
-    let card = format!("virtio-net-pci,netdev=net,romfile=,mac={mac}");
-    add(&["-netdev", &net, "-device", &card]);
-    all.extend(machine.extra.iter().cloned());
-    Ok(all)
-}
-
-/// Writes a VM's id as a machine without EFI shows it: the bytes of the first three parts swapped.
-///
-/// A VM of the first generation has a firmware that is older than the rule on their order.
-fn first_generation(id: &str) -> String {
-    let swap = |part: &str| {
-        let bytes = part.as_bytes().rchunks(2);
-        bytes.map(String::from_utf8_lossy).collect::<String>()
-    };
-    let part = |(index, part): (usize, &str)| {
-        if index < 3 {
-            swap(part)
-        } else {
-            part.to_owned()
-        }
-    };
-    id.split('-')
-        .enumerate()
-        .map(part)
-        .collect::<Vec<_>>()
-        .join("-")
-}
-
-/// Gives a file's name as an argument of its own.
-fn name(path: &Path) -> Result<String, Fault> {
-    let text = path.to_str().ok_or_else(|| Fault::Content {
-        path: path.to_owned(),
-        why: "the name is not UTF-8".to_owned(),
-    })?;
-    Ok(text.to_owned())
-}
-
-/// Gives a file's name as a value in a list that commas separate.
-fn value(path: &Path) -> Result<String, Fault> {
-    Ok(name(path)?.replace(',', ",,"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt as _;
 
     use super::*;
-
-    fn machine() -> Machine {
-        Machine {
-            arch: Arch::X86_64,
-            kernel: "/k".into(),
-            initramfs: "/i".into(),
-            append: "root=LABEL=a b".into(),
-            root_disk: "/with,comma".into(),
-            disc: None,
-            mac: [0, 0x0d, 0x3a, 1, 2, 0xff],
-            vm_id: "00000000-0000-0000-0000-000000000001".into(),
-            cpus: 1,
-            memory: 512,
-            time_limit: Duration::from_secs(1),
-            extra: vec!["-s".into()],
-        }
-    }
-
-    #[test]
-    fn command_line_carries_azures_tag_and_the_address() {
-        let cable = Cable::lay().unwrap();
-        let line = arguments(&machine(), &cable).unwrap().join(" ");
-        assert!(
-            line.contains("asset=7783-7084-3265-9085-8269-3286-77"),
-            "{line}"
-        );
-        assert!(line.contains("mac=00:0d:3a:01:02:ff"), "{line}");
-        assert!(line.ends_with("-s"), "{line}");
-    }
-
-    #[test]
-    fn id_of_a_first_generation_machine_is_swapped_in_its_first_three_parts() {
-        assert_eq!(
-            first_generation("01234567-89ab-cdef-0123-456789abcdef"),
-            "67452301-ab89-efcd-0123-456789abcdef"
-        );
-    }
-
-    #[test]
-    fn comma_in_a_file_name_does_not_end_it() {
-        let cable = Cable::lay().unwrap();
-        let line = arguments(&machine(), &cable).unwrap().join(" ");
-        assert!(line.contains("file=/with,,comma"), "{line}");
-    }
 
     #[test]
     fn guests_last_words_tell_how_it_ended() {
@@ -557,7 +411,7 @@ mod tests {
             .unwrap();
         let mut lines = Vec::new();
         let deadline = Instant::now() + Duration::from_millis(500);
-        let (console, exit) = follow(&mut child, deadline, &mut |line| {
+        let (console, exit) = follow(&mut child, deadline, &mut |line: &str| {
             lines.push(line.to_owned());
             Watch::Continue
         });
@@ -576,7 +430,7 @@ mod tests {
             .spawn()
             .unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
-        let (_, exit) = follow(&mut child, deadline, &mut |_| Watch::Stop);
+        let (_, exit) = follow(&mut child, deadline, &mut |_: &str| Watch::Stop);
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(exit, Some(Exit::Stopped));
