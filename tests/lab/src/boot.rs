@@ -6,51 +6,29 @@
 
 use core::fmt;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::arch::Arch;
-use crate::disc::Builder;
-use crate::expected::Expected;
+use crate::desk::{Desk, Plugged, Wanted, Work};
 use crate::fault::Fault;
-use crate::fetch::{Lab, create_directory, list, remove_directory};
+use crate::fetch::Lab;
 use crate::kernel::Kernel;
 use crate::monitor::Monitor;
-use crate::platform::{Platform, Scenario, pcap, plug};
+use crate::platform::{Platform, Scenario};
 use crate::progress::{self, Step};
-use crate::qemu::{self, Cable, Exit, Machine, Peer, Start, Unplugged, VIRTIO, Watch};
+use crate::qemu::{self, Exit, Machine, Peer, Start, Unplugged, VIRTIO, Watch};
 use crate::verdict::{Check, Testimony, judge};
-use crate::visitor::{self, Visitor};
+use crate::visitor::Visitor;
 use crate::words::Words;
 use crate::{ext4, product, rootfs};
 
-/// The network card's address, of a range that Azure uses.
-pub const MAC: [u8; 6] = [0x00, 0x0d, 0x3a, 0x5e, 0x11, 0x0a];
-
-/// The VM's id, as the platform has it.
-pub const VM_ID: &str = "6c2d1f04-93a7-4b58-8e0f-51d3a2b7c964";
+pub use crate::desk::{DOCUMENT, Disc, MAC, VM_ID};
 
 /// The machine's memory, in MiB.
 const MEMORY: u32 = 512;
-
-/// The document on the default disc.
-pub const DOCUMENT: &str = include_str!("../data/ovf-env.xml");
-
-/// What is in the CD-ROM drive.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Disc {
-    /// A disc that the lab makes around the document.
-    #[default]
-    Made,
-    /// This image.
-    Image(PathBuf),
-    /// Nothing.
-    Empty,
-}
 
 /// What to boot, and how.
 #[derive(Debug, Clone)]
@@ -202,99 +180,23 @@ impl Outcome {
     }
 }
 
-/// The directory of one run, removed at its end unless it is to stay.
-#[derive(Debug)]
-struct Work {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Work {
-    /// Makes a directory, and removes those of runs that were killed.
-    fn begin(lab: &Lab, keep: bool) -> Result<Self, Fault> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let runs = lab.directory().join("run");
-        create_directory(&runs)?;
-        for old in list(&runs) {
-            let name = old
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let alive = name
-                .split('-')
-                .next()
-                .is_some_and(|pid| Path::new("/proc").join(pid).exists());
-            if !alive && !old.join("keep").exists() {
-                remove_directory(&old)?;
-            }
-        }
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = runs.join(format!("{}-{number}", std::process::id()));
-        remove_directory(&path)?;
-        create_directory(&path)?;
-        if keep {
-            let mark = path.join("keep");
-            fs::write(&mark, "").map_err(Fault::file("write", &mark))?;
-        }
-        Ok(Self { path, keep })
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        if !self.keep {
-            // The next run removes what this one could not.
-            let _ = fs::remove_dir_all(&self.path);
-        }
-    }
-}
-
-/// The far end of the cable, held by the simulated platform.
-struct Plugged<'a>(&'a mut Platform, Option<&'a Visitor>);
-
-impl Peer for Plugged<'_> {
-    fn serve(&mut self, cable: &Cable, over: &AtomicBool) -> io::Result<()> {
-        let stop = |_: &Platform| over.load(Ordering::Relaxed);
-        let gateway = self.0.gateway();
-        let guest = self.1.map(|visitor| plug::dgram::Guest {
-            socket: visitor.cable(),
-            address: visitor::ADDRESS,
-            mac: visitor::MAC,
-            vm: MAC,
-            gateway,
-        });
-        plug::dgram::run(
-            self.0,
-            cable.socket(),
-            &cable.machine(),
-            guest.as_ref(),
-            stop,
-        )
-    }
-}
-
 /// Boots once.
 pub fn run(options: &Options) -> Result<Outcome, Fault> {
     let lab = Lab::open()?;
     let traits = options.arch.traits();
     let work = Work::begin(&lab, options.keep)?;
-    let document = document(options)?;
-    let mut expected = expected(options, document.as_deref())?;
-    let mut scenario = options.scenario.clone();
-    let mut vm_id = VM_ID.to_owned();
-    if let Some(scenario) = &mut scenario {
-        if scenario.vm.id == Scenario::default().vm.id {
-            scenario.vm.id.clone_from(&vm_id);
-        }
-        vm_id.clone_from(&scenario.vm.id);
-        scenario.follow(expected.as_ref());
-        expected = scenario.expected(expected.as_ref());
-    }
-    let mut platform = match scenario {
-        Some(scenario) => Some(platform(options, scenario)?),
-        None => None,
+    let wanted = Wanted {
+        disc: &options.disc,
+        document: options.document.as_deref(),
+        scenario: options.scenario.as_ref(),
+        pcap: options.pcap.as_deref(),
     };
+    let Desk {
+        mut platform,
+        vm_id,
+        expected,
+        disc,
+    } = Desk::set(&wanted, &work.path)?;
     let kernel = kernel(&lab, options)?;
     let qemu = lab.tool(traits.system)?;
     let (preroot, initramfs) = match (&options.initramfs, &options.root_disk) {
@@ -314,7 +216,6 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
             (Some(preroot), initramfs)
         }
     };
-    let disc = disc(options, document.as_deref(), &work.path)?;
     let root_disk = work.path.join("root.img");
     let root = root_disk_copy(&lab, options, preroot.as_deref(), &root_disk)?;
 
@@ -369,7 +270,11 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
         options.time_limit.as_secs()
     ));
     let mut peer: Box<dyn Peer> = match platform.as_mut() {
-        Some(platform) => Box::new(Plugged(platform, company.as_ref().map(|(v, _)| v))),
+        Some(platform) => Box::new(Plugged {
+            platform,
+            visitor: company.as_ref().map(|(visitor, _)| visitor),
+            look: &|_| (),
+        }),
         None => Box::new(Unplugged),
     };
     let (mut lines, mut failed) = (Vec::new(), None);
@@ -429,50 +334,6 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
     })
 }
 
-/// Starts the platform for one VM.
-fn platform(options: &Options, scenario: Scenario) -> Result<Platform, Fault> {
-    let mut platform = Platform::new(scenario);
-    if let Some(path) = &options.pcap {
-        let file = fs::File::create(path).map_err(Fault::file("create", path))?;
-        let writer = pcap::Writer::new(Box::new(file) as Box<dyn io::Write + Send>);
-        platform.record(writer.map_err(Fault::file("write", path))?);
-    }
-    Ok(platform)
-}
-
-/// Gives the document for the disc that is made, if one is.
-fn document(options: &Options) -> Result<Option<String>, Fault> {
-    let told = options.scenario.as_ref().map(|scenario| &scenario.disc);
-    match (&options.disc, &options.document) {
-        (Disc::Empty | Disc::Image(_), _) => Ok(None),
-        (Disc::Made, Some(path)) => fs::read_to_string(path)
-            .map(Some)
-            .map_err(Fault::file("read", path)),
-        (Disc::Made, None) if told.is_some_and(|disc| disc.absent) => Ok(None),
-        (Disc::Made, None) => {
-            let usual = Expected::parse(DOCUMENT, Path::new("ovf-env.xml"))?;
-            let told = told.and_then(|disc| disc.document(&usual));
-            Ok(Some(told.unwrap_or_else(|| DOCUMENT.to_owned())))
-        }
-    }
-}
-
-/// Reads what the disc asks for, if that is known.
-fn expected(options: &Options, document: Option<&str>) -> Result<Option<Expected>, Fault> {
-    match (document, &options.document) {
-        (Some(text), path) => {
-            let path = path.as_deref().unwrap_or(Path::new("ovf-env.xml"));
-            Expected::parse(text, path).map(Some)
-        }
-        (None, Some(path)) => {
-            let text = fs::read_to_string(path).map_err(Fault::file("read", path))?;
-            Expected::parse(&text, path).map(Some)
-        }
-        // A machine without a disc is a specialized one, whose identity is on its root already.
-        (None, None) => Ok(None),
-    }
-}
-
 /// Gives the kernel that boots.
 fn kernel(lab: &Lab, options: &Options) -> Result<Kernel, Fault> {
     match (&options.kernel, &options.modules, &options.initramfs) {
@@ -494,21 +355,6 @@ fn kernel(lab: &Lab, options: &Options) -> Result<Kernel, Fault> {
             "--modules needs --kernel FILE, the kernel they are for".to_owned(),
         )),
     }
-}
-
-/// Gives the medium, made around the document if none was brought.
-fn disc(options: &Options, document: Option<&str>, work: &Path) -> Result<Option<PathBuf>, Fault> {
-    if let Disc::Image(path) = &options.disc {
-        fs::File::open(path).map_err(Fault::file("read", path))?;
-        return Ok(Some(path.clone()));
-    }
-    let Some(document) = document else {
-        return Ok(None);
-    };
-    let image = Builder::new().file("ovf-env.xml", document).build();
-    let path = work.join("disc.img");
-    fs::write(&path, image).map_err(Fault::file("write", &path))?;
-    Ok(Some(path))
 }
 
 /// Makes this run's own copy of the root disk and says by what name the kernel finds it.
@@ -557,34 +403,5 @@ mod tests {
             ..Options::default()
         };
         assert!(kernel(&lab, &options).unwrap_err().is_usage());
-    }
-
-    #[test]
-    fn disc_is_what_the_scenario_says_unless_one_was_brought() {
-        let document = |scenario: &str, disc| {
-            let options = Options {
-                scenario: Some(Scenario::parse(scenario).unwrap()),
-                disc,
-                ..Options::default()
-            };
-            document(&options).unwrap()
-        };
-        assert_eq!(document("", Disc::Made).as_deref(), Some(DOCUMENT));
-        assert_eq!(document("disc = no", Disc::Made), None);
-        let told = document("disc.user = alice", Disc::Made).unwrap();
-        assert!(told.contains("<UserName>alice</UserName>") && told.contains("vm-desk01"));
-        assert_eq!(document("disc.user = alice", Disc::Empty), None);
-    }
-
-    #[test]
-    fn nothing_is_promised_without_a_document() {
-        for disc in [Disc::Empty, Disc::Image("/x".into())] {
-            let options = Options {
-                disc,
-                ..Options::default()
-            };
-            assert_eq!(document(&options).unwrap(), None);
-            assert_eq!(expected(&options, None).unwrap(), None);
-        }
     }
 }

@@ -8,6 +8,7 @@ pub mod arch;
 pub mod boot;
 mod cargo;
 pub mod debian;
+mod desk;
 pub mod disc;
 pub mod distro;
 pub mod elf;
