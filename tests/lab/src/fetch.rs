@@ -199,6 +199,26 @@ static SOURCES: &[Source] = &[
     ),
 ];
 
+/// UEFI for a PC, which is no program of ours but one of the machine's.
+static UEFI_SOURCE: Source = source("OVMF", ["ovmf", "edk2-ovmf", "edk2-ovmf", "ovmf"]);
+
+/// The program and the variables, without Secure Boot, where Debian, Fedora and Arch have them.
+const UEFI: [(&str, &str); 4] = [
+    (
+        "usr/share/OVMF/OVMF_CODE_4M.fd",
+        "usr/share/OVMF/OVMF_VARS_4M.fd",
+    ),
+    ("usr/share/OVMF/OVMF_CODE.fd", "usr/share/OVMF/OVMF_VARS.fd"),
+    (
+        "usr/share/edk2/ovmf/OVMF_CODE.fd",
+        "usr/share/edk2/ovmf/OVMF_VARS.fd",
+    ),
+    (
+        "usr/share/edk2/x64/OVMF_CODE.4m.fd",
+        "usr/share/edk2/x64/OVMF_VARS.4m.fd",
+    ),
+];
+
 /// Where a program is looked for inside an unpacked package, and after PATH.
 const PROGRAM_DIRECTORIES: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
 
@@ -321,6 +341,25 @@ impl Lab {
         Ok(Tool {
             program: found,
             tree: Some(tree),
+        })
+    }
+
+    /// Gives the program of UEFI for a PC and the file for its variables, which has to be copied.
+    pub fn uefi(&self) -> Result<(PathBuf, PathBuf), Fault> {
+        let below = |top: &Path| {
+            UEFI.iter()
+                .map(|(program, variables)| (top.join(program), top.join(variables)))
+                .find(|(program, variables)| program.is_file() && variables.is_file())
+        };
+        if !ignores_system()
+            && let Some(found) = below(Path::new("/"))
+        {
+            return Ok(found);
+        }
+        let tree = self.package(&UEFI_SOURCE)?;
+        below(&tree).ok_or_else(|| Fault::Content {
+            path: tree,
+            why: "the package has no firmware where it used to be".to_owned(),
         })
     }
 

@@ -1,4 +1,4 @@
-//! The emulator's monitor (QMP): stops a machine and looks into its memory.
+//! The emulator's monitor (QMP): stops a machine, switches it off, and looks into its memory.
 
 use std::env::temp_dir;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -51,6 +51,25 @@ impl Monitor {
         };
         saved().map_err(Fault::file("save the machine's memory to", to))
     }
+
+    /// Presses the machine's power button: its system may do what it does before it goes.
+    pub fn power_down(&self) -> Result<(), Fault> {
+        self.tell("system_powerdown")
+    }
+
+    /// Ends the emulator, which first writes to the disk's image what it has not written yet.
+    pub fn quit(&self) -> Result<(), Fault> {
+        self.tell("quit")
+    }
+
+    fn tell(&self, word: &str) -> Result<(), Fault> {
+        let told = || -> io::Result<()> {
+            let mut door = Door::open(&self.path)?;
+            door.ask(&json!({ "execute": "qmp_capabilities" }))?;
+            door.ask(&json!({ "execute": word }))
+        };
+        told().map_err(Fault::file("reach the emulator at", &self.path))
+    }
 }
 
 impl Drop for Monitor {
@@ -101,6 +120,28 @@ impl Door {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn power_button_is_pressed_by_its_own_word() {
+        let monitor = Monitor::new(1 << 20);
+        let listener = UnixListener::bind(&monitor.path).unwrap();
+        let emulator = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"{\"QMP\": {}}\n").unwrap();
+            let mut asked = Vec::new();
+            for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+                let asks: Value = serde_json::from_str(&line.unwrap()).unwrap();
+                asked.push(asks["execute"].as_str().unwrap().to_owned());
+                stream.write_all(b"{\"return\": {}}\n").unwrap();
+            }
+            asked
+        });
+        monitor.power_down().unwrap();
+        assert_eq!(
+            emulator.join().unwrap(),
+            ["qmp_capabilities", "system_powerdown"]
+        );
+    }
 
     #[test]
     fn events_are_passed_over_and_an_error_is_told() {
