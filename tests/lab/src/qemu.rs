@@ -20,7 +20,7 @@ use crate::fault::Fault;
 use crate::fetch::{Tool, on_path};
 
 use arguments::arguments;
-pub use arguments::{Bus, Machine, Start, VIRTIO};
+pub use arguments::{Bus, Firmware, Machine, Start, VIRTIO};
 
 /// The largest frame that the emulator sends, with room for offloads.
 const FRAME: usize = 65_536 + 64;
