@@ -37,4 +37,5 @@ pub mod units;
 pub mod verdict;
 pub mod visitor;
 pub mod vm;
+pub mod whole;
 pub mod words;

@@ -515,6 +515,14 @@ impl Platform {
                     );
                 }
             }
+            frame::UDP => {
+                let port = Udp::parse(packet.payload).map_or(0, |datagram| datagram.destination);
+                self.ignore(
+                    at,
+                    mac,
+                    format!("UDP to {}, port {port}", packet.destination),
+                );
+            }
             other => self.ignore(
                 at,
                 mac,
