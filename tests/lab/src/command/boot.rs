@@ -1,5 +1,7 @@
 //! `cargo lab boot`: the arguments of one boot, and the summary at its end.
 
+mod disk;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,6 +11,8 @@ use lab::boot::{self, Disc, Options, Outcome};
 use lab::fault::Fault;
 use lab::platform::{Platform, Scenario};
 use lab::progress;
+use lab::qemu::{Bus, Firmware, VIRTIO};
+use lab::whole;
 use lexopt::prelude::*;
 
 use super::usage;
@@ -16,9 +20,11 @@ use super::usage;
 /// What `--help` shows.
 pub(crate) const HELP: &str = "\
 Boots a real kernel with preroot as its initramfs on the simulated platform, shows
-its console, and checks what its real init found.
+its console, and checks what its real init found. With --disk: boots a whole disk
+image with whatever agent it has, and tells what Azure would say of it.
 
 Usage: cargo lab boot [OPTION]...
+       cargo lab boot --disk IMAGE [--disk IMAGE]... [OPTION]...
 
 What boots
   --arch ARCH         x86_64 (default) or aarch64
@@ -30,6 +36,18 @@ What boots
                       default: a small one of the distribution's own files. Without a
                       file system at its very start, name the root with --append
   --append ARGS       further kernel arguments; may be repeated
+
+In place of all these: a whole disk (docs/desk.md)
+  --disk IMAGE        boots by its own boot loader, x86_64; raw, VHD, VHDX, qcow2 or
+                      whatever qemu-img reads. It is not written to. May be repeated:
+                      each is booted in its turn, and their timelines stand one above
+                      the other
+  --firmware KIND     bios or uefi; default: as the partition table has it
+  --bus BUS           what the disk hangs on: virtio (default), scsi or sata
+  --nic MODEL         the network card: virtio-net-pci (default), e1000, or another
+                      one of the emulator's
+  --memory MIB        memory of the machine (default: 1024)
+  --agent-log         read the agents' own logs off the disk afterwards
 
 What the platform says
   --disc FILE|none    this image in the CD-ROM drive, or an empty drive;
@@ -43,7 +61,7 @@ What the platform says
   --pcap FILE         write every frame to this file
 
 How it runs
-  --timeout SECONDS   how long the machine may run (default: 120)
+  --timeout SECONDS   how long the machine may run (default: 120; with --disk 600)
   --cpus N            processors of the machine (default: 1)
   --qemu ARGS         further arguments of the emulator; may be repeated
   --keep              keep the working directory and say where it is
@@ -51,7 +69,8 @@ How it runs
   --verbose           show what the platform heard, even when all went well
 
 Exit codes: 0 the real init found all that the disc asked for, and the platform accepted
-Ready; 1 something was missing or wrong, and is named; 2 used wrongly.
+Ready; with --disk: the platform accepted Ready of each; 1 something was missing or wrong,
+and is named; 2 used wrongly.
 ";
 
 /// How much is shown.
@@ -64,8 +83,12 @@ enum Detail {
 
 /// Reads the arguments, boots, and tells how it went.
 pub(crate) fn run(parser: lexopt::Parser) -> Result<ExitCode, Fault> {
-    let (options, detail) = parse(parser)?;
+    let (wanted, detail) = parse(parser)?;
     progress::set_quiet(detail == Detail::Quiet);
+    let options = match wanted {
+        Wanted::Kernel(options) => options,
+        Wanted::Disks(disks) => return disk::run(&disks, detail),
+    };
     let outcome = boot::run(&options)?;
     print(&outcome, &options, detail);
     Ok(if outcome.passed() {
@@ -75,14 +98,42 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<ExitCode, Fault> {
     })
 }
 
+/// What is to be booted.
+#[derive(Debug)]
+enum Wanted {
+    /// A kernel with an initramfs.
+    Kernel(Box<Options>),
+    /// Whole disks, one after the other.
+    Disks(Vec<whole::Options>),
+}
+
+/// Options that say how something boots that a whole disk brings itself.
+const NOT_WITH_DISK: [&str; 7] = [
+    "arch",
+    "kernel",
+    "modules",
+    "initramfs",
+    "without",
+    "root-disk",
+    "append",
+];
+
+/// Options that only a whole disk has a use for.
+const ONLY_WITH_DISK: [&str; 5] = ["firmware", "bus", "nic", "memory", "agent-log"];
+
 /// Reads the arguments.
-fn parse(mut parser: lexopt::Parser) -> Result<(Options, Detail), Fault> {
+fn parse(mut parser: lexopt::Parser) -> Result<(Wanted, Detail), Fault> {
     let mut options = Options {
         console: true,
         ..Options::default()
     };
-    let (mut detail, mut latency) = (Detail::Normal, None);
+    let mut disk = whole::Options::new("");
+    let (mut disks, mut given) = (Vec::new(), Vec::new());
+    let (mut detail, mut latency, mut limit) = (Detail::Normal, None, None);
     while let Some(argument) = parser.next().map_err(usage)? {
+        if let Long(name) = argument {
+            given.push(name.to_owned());
+        }
         match argument {
             Long("arch") => options.arch = arch(&mut parser)?,
             Long("kernel") => options.kernel = Some(file(&mut parser)?),
@@ -94,6 +145,25 @@ fn parse(mut parser: lexopt::Parser) -> Result<(Options, Detail), Fault> {
             }
             Long("root-disk") => options.root_disk = Some(file(&mut parser)?),
             Long("append") => options.append.push(text(&mut parser)?),
+            Long("disk") => disks.push(file(&mut parser)?),
+            Long("firmware") => {
+                disk.firmware = Some(one_of(
+                    &mut parser,
+                    "--firmware",
+                    "bios and uefi",
+                    Firmware::parse,
+                )?);
+            }
+            Long("bus") => {
+                disk.bus = one_of(&mut parser, "--bus", "virtio, scsi and sata", Bus::parse)?;
+            }
+            Long("nic") => disk.nic = nic(&text(&mut parser)?)?,
+            Long("memory") => disk.memory = number(&mut parser, "--memory", 65_536)?.max(64) as u32,
+            Long("agent-log") => {
+                disk.agent_log = true;
+                // What an agent does last it does when people can log in already.
+                disk.settle = Duration::from_secs(20);
+            }
             Long("disc") => {
                 let value = file(&mut parser)?;
                 let empty = value.as_os_str() == "none";
@@ -114,7 +184,11 @@ fn parse(mut parser: lexopt::Parser) -> Result<(Options, Detail), Fault> {
             }
             Long("pcap") => options.pcap = Some(file(&mut parser)?),
             Long("timeout") => {
-                options.time_limit = Duration::from_secs(number(&mut parser, "--timeout", 86_400)?);
+                limit = Some(Duration::from_secs(number(
+                    &mut parser,
+                    "--timeout",
+                    86_400,
+                )?));
             }
             Long("cpus") => options.cpus = number(&mut parser, "--cpus", 8)?.max(1) as u8,
             Long("qemu") => {
@@ -133,7 +207,78 @@ fn parse(mut parser: lexopt::Parser) -> Result<(Options, Detail), Fault> {
         scenario.link.latency = latency;
     }
     options.console = detail != Detail::Quiet;
-    Ok((options, detail))
+    agree(&given, disks.len())?;
+    if disks.is_empty() {
+        options.time_limit = limit.unwrap_or(options.time_limit);
+        return Ok((Wanted::Kernel(Box::new(options)), detail));
+    }
+    let common = whole::Options {
+        disc: options.disc,
+        document: options.document,
+        scenario: options.scenario,
+        pcap: options.pcap,
+        emulator: options.emulator,
+        cpus: options.cpus,
+        time_limit: limit.unwrap_or(disk.time_limit),
+        keep: options.keep,
+        console: options.console,
+        ..disk
+    };
+    let each = disks.into_iter().map(|image| whole::Options {
+        image,
+        ..common.clone()
+    });
+    Ok((Wanted::Disks(each.collect()), detail))
+}
+
+/// Refuses options that make no sense together.
+fn agree(given: &[String], disks: usize) -> Result<(), Fault> {
+    let has = |names: &[&str]| {
+        let found = given.iter().find(|name| names.contains(&name.as_str()));
+        found.cloned()
+    };
+    if disks == 0 {
+        return match has(&ONLY_WITH_DISK) {
+            Some(name) => Err(Fault::Usage(format!(
+                "--{name} is for a whole disk: --disk IMAGE names one"
+            ))),
+            None => Ok(()),
+        };
+    }
+    if let Some(name) = has(&NOT_WITH_DISK) {
+        return Err(Fault::Usage(format!(
+            "--{name} and --disk do not go together: a whole disk brings its own kernel, \
+             initramfs, arguments and root"
+        )));
+    }
+    if disks > 1 && has(&["pcap"]).is_some() {
+        return Err(Fault::Usage(
+            "--pcap takes the frames of one machine: give one --disk".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Takes the name of a network card; what else the emulator would read into it is refused.
+fn nic(name: &str) -> Result<String, Fault> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || !name.chars().all(is_plain) {
+        return Err(Fault::Usage(format!(
+            "--nic {name}: the emulator's name of a network card is needed, such as e1000"
+        )));
+    }
+    Ok(if name == "virtio" { VIRTIO } else { name }.to_owned())
+}
+
+/// Takes one of a few words.
+fn one_of<T>(
+    parser: &mut lexopt::Parser,
+    name: &str,
+    known: &str,
+    read: fn(&str) -> Option<T>,
+) -> Result<T, Fault> {
+    let value = text(parser)?;
+    read(&value).ok_or_else(|| Fault::Usage(format!("{name} {value}: there are {known}")))
 }
 
 /// Reads the name of a processor.
@@ -226,10 +371,86 @@ fn print(outcome: &Outcome, options: &Options, detail: Detail) {
 mod tests {
     use super::*;
 
-    fn parsed(words: &[&str]) -> Result<(Options, Detail), Fault> {
+    fn read(words: &[&str]) -> Result<(Wanted, Detail), Fault> {
         parse(lexopt::Parser::from_iter(
             std::iter::once(&"boot").chain(words),
         ))
+    }
+
+    fn parsed(words: &[&str]) -> Result<(Options, Detail), Fault> {
+        match read(words)? {
+            (Wanted::Kernel(options), detail) => Ok((*options, detail)),
+            (Wanted::Disks(_), _) => panic!("no disk was named"),
+        }
+    }
+
+    fn disks(words: &[&str]) -> Vec<whole::Options> {
+        match read(words).unwrap() {
+            (Wanted::Disks(disks), _) => disks,
+            (Wanted::Kernel(_), _) => panic!("a disk was named"),
+        }
+    }
+
+    #[test]
+    fn whole_disks_have_more_time_and_memory_and_share_the_rest() {
+        let words = ["--disk", "/a", "--nic=e1000", "--disk", "/b", "--cpus=2"];
+        let [first, second] = &disks(&words)[..] else {
+            panic!("two were named");
+        };
+        assert_eq!(first.image, PathBuf::from("/a"));
+        assert_eq!(second.image, PathBuf::from("/b"));
+        for disk in [first, second] {
+            assert_eq!(disk.time_limit, Duration::from_mins(10));
+            assert_eq!((disk.memory, disk.cpus), (1024, 2));
+            assert_eq!((disk.nic.as_str(), disk.bus), ("e1000", Bus::Virtio));
+        }
+        let given = &disks(&["--disk=/a", "--timeout=60", "--firmware=uefi"])[0];
+        assert_eq!(given.time_limit, Duration::from_mins(1));
+        assert_eq!(given.firmware, Some(Firmware::Uefi));
+    }
+
+    #[test]
+    fn option_that_a_whole_disk_has_no_use_for_is_refused() {
+        for name in NOT_WITH_DISK {
+            let option = format!("--{name}=aarch64");
+            for words in [["--disk=/a", &option], [&option, "--disk=/a"]] {
+                let fault = read(&words).unwrap_err();
+                assert!(fault.is_usage(), "{name}: {fault}");
+                let said = fault.to_string();
+                assert!(
+                    said.contains(&format!("--{name}")) && said.contains("--disk"),
+                    "{said}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn option_of_a_whole_disk_is_refused_without_one() {
+        for option in [
+            "--firmware=bios",
+            "--bus=scsi",
+            "--nic=e1000",
+            "--memory=512",
+            "--agent-log",
+        ] {
+            let fault = read(&[option]).unwrap_err();
+            assert!(fault.is_usage() && fault.to_string().contains("--disk"));
+        }
+    }
+
+    #[test]
+    fn frames_of_two_machines_do_not_go_to_one_file() {
+        assert_eq!(disks(&["--disk=/a", "--pcap=/p"]).len(), 1);
+        let fault = read(&["--disk=/a", "--disk=/b", "--pcap=/p"]).unwrap_err();
+        assert!(fault.is_usage() && fault.to_string().contains("--pcap"));
+    }
+
+    #[test]
+    fn network_card_cannot_bring_a_network_along() {
+        assert!(read(&["--disk=/a", "--nic=e1000,netdev=x"]).is_err());
+        assert!(read(&["--disk=/a", "--nic="]).is_err());
+        assert_eq!(disks(&["--disk=/a", "--nic=virtio"])[0].nic, VIRTIO);
     }
 
     #[test]
