@@ -69,6 +69,9 @@ const MASKED: [&str; 12] = [
 /// The drivers of the disk in QEMU's machines and in Azure's; a few, since a machine unpacks them all.
 const DRIVERS: &str = "ata_piix\nhv_storvsc\nnvme\nsd_mod\nvirtio_blk\nvirtio_pci\nvirtio_scsi\n";
 
+/// Tells preroot which card to use: the lab's machines have one that is not Azure's.
+const CARD: &str = "nic = 00:0d:3a:5e:11:0a\n";
+
 /// cloud-init makes a key of every type that it knows; of the type RSA an emulated machine makes one for
 /// half a minute.
 const KEYS: &str = "ssh_genkeytypes: [ecdsa, ed25519]\n";
@@ -320,7 +323,10 @@ fn add(tree: &Path, agent: Agent, menu: &str) -> Result<(), Fault> {
     ];
     match agent {
         // Azure's card is there by its own doing; the emulator's is not.
-        Agent::Preroot => drivers.push_str("virtio_net\n"),
+        Agent::Preroot => {
+            drivers.push_str("virtio_net\n");
+            files.push(("etc/preroot.conf", CARD, 0o644));
+        }
         Agent::CloudInit => files.push(("etc/cloud/cloud.cfg.d/90-lab.cfg", KEYS, 0o644)),
         Agent::Waagent => {}
     }
