@@ -9,6 +9,7 @@ mod circumstances;
 mod courier;
 mod distros;
 mod guest;
+mod images;
 mod later;
 mod login;
 mod network;
@@ -95,6 +96,24 @@ const AARCH64: &str = "aarch64_ready_with_identity";
 
 /// Every promise; those that take longest come first, so that nobody waits for a last one.
 pub static PROMISES: &[Promise] = &[
+    promise(
+        "image_with_waagent",
+        "a whole disk with waagent: Ready accepted, and a timeline that tells how",
+        images::with_waagent,
+    )
+    .in_debian(),
+    promise(
+        "image_with_cloud_init",
+        "a whole disk with cloud-init: the same",
+        images::with_cloud_init,
+    )
+    .in_debian(),
+    promise(
+        "image_with_preroot",
+        "a whole disk with preroot: the same, and Ready before the login prompt",
+        images::with_preroot,
+    )
+    .in_distro(),
     promise(
         "dracut_with_systemd",
         "Debian with dracut and systemd in its initramfs: as if we had never been there",

@@ -198,8 +198,13 @@ pub(super) fn arguments(machine: &Machine, cable: &Cable) -> Result<Vec<String>,
         Start::Disk { uefi: Some(_), .. } => machine.vm_id.clone(),
         _ => first_generation(&machine.vm_id),
     };
-    let system =
-        format!("type=1,manufacturer=Microsoft Corporation,product=Virtual Machine,uuid={id}");
+    let version = match &machine.start {
+        Start::Kernel { .. } => String::new(),
+        Start::Disk { .. } => format!(",version={HYPER_V}"),
+    };
+    let system = format!(
+        "type=1,manufacturer=Microsoft Corporation,product=Virtual Machine{version},uuid={id}"
+    );
     add(&["-smbios", &tag, "-smbios", &system]);
     let net = format!(
         "dgram,id=net,local.type=unix,local.path={},remote.type=unix,remote.path={}",
