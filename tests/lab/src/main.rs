@@ -29,7 +29,7 @@ struct Verb {
 static VERBS: &[Verb] = &[
     Verb {
         name: "boot",
-        about: "boot a real kernel with preroot as its initramfs on the simulated platform",
+        about: "boot preroot, or any whole disk, on the simulated platform",
         help: command::boot::HELP,
         run: command::boot::run,
     },

@@ -191,12 +191,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<(Wanted, Detail), Fault> {
                 )?));
             }
             Long("cpus") => options.cpus = number(&mut parser, "--cpus", 8)?.max(1) as u8,
-            Long("qemu") => {
-                let arguments = text(&mut parser)?;
-                options
-                    .emulator
-                    .extend(arguments.split_whitespace().map(str::to_owned));
-            }
+            Long("qemu") => options.emulator.extend(emulator(&text(&mut parser)?)?),
             Long("keep") => options.keep = true,
             Long("quiet") | Short('q') => detail = Detail::Quiet,
             Long("verbose") | Short('v') => detail = Detail::Verbose,
@@ -257,6 +252,24 @@ fn agree(given: &[String], disks: usize) -> Result<(), Fault> {
         ));
     }
     Ok(())
+}
+
+/// Takes arguments of the emulator apart; a network of the host is refused.
+///
+/// On a machine that is itself in Azure, an agent would find the platform's real addresses through it
+/// and report for that machine.
+fn emulator(arguments: &str) -> Result<Vec<String>, Fault> {
+    let words: Vec<_> = arguments.split_whitespace().map(str::to_owned).collect();
+    let is_network = |word: &&String| {
+        let name = word.trim_start_matches('-');
+        word.starts_with('-') && ["nic", "net", "netdev"].contains(&name)
+    };
+    match words.iter().find(is_network) {
+        Some(word) => Err(Fault::Usage(format!(
+            "--qemu {word}: a machine here has the simulated platform's network and no other"
+        ))),
+        None => Ok(words),
+    }
 }
 
 /// Takes the name of a network card; what else the emulator would read into it is refused.
@@ -444,6 +457,16 @@ mod tests {
         assert_eq!(disks(&["--disk=/a", "--pcap=/p"]).len(), 1);
         let fault = read(&["--disk=/a", "--disk=/b", "--pcap=/p"]).unwrap_err();
         assert!(fault.is_usage() && fault.to_string().contains("--pcap"));
+    }
+
+    #[test]
+    fn emulator_is_given_no_network_of_the_host() {
+        for arguments in ["-nic user", "-m 2048 -netdev user,id=n", "--net nic"] {
+            let fault = read(&["--qemu", arguments]).unwrap_err();
+            assert!(fault.is_usage(), "{arguments}");
+        }
+        let (options, _) = parsed(&["--qemu", "-m 2048 -s"]).unwrap();
+        assert_eq!(options.emulator, ["-m", "2048", "-s"]);
     }
 
     #[test]
