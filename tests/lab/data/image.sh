@@ -51,17 +51,20 @@ rm usr/sbin/policy-rc.d
 # keeps an emulated machine busy for half a minute.
 rm etc/systemd/system/lab-told.service etc/systemd/system/multi-user.target.wants/lab-told.service \
     usr/sbin/lab-init etc/systemd/system/serial-getty@.service etc/ssh/ssh_host_rsa_key*
+rm etc/systemd/system/multi-user.target.wants/systemd-networkd.service
 case $agent in
-# It describes the network to networkd by itself, and waits until it is there.
-cloud-init) rm etc/systemd/network/10-lab.network ;;
+preroot) chroot . systemctl --quiet enable systemd-networkd ;;
+cloud-init)
+    # It describes the network to networkd by itself.
+    rm etc/systemd/network/10-lab.network
+    chroot . systemctl --quiet enable systemd-networkd
+    ;;
 waagent)
     sed -i 's/^\(Provisioning.Agent\)=.*/\1=waagent/
         s/^\(Provisioning.SshHostKeyPairType\)=.*/\1=ed25519/
         s/^\(ResourceDisk.Format\)=.*/\1=n/' etc/waagent.conf
     ;;
 esac
-rm etc/systemd/system/multi-user.target.wants/systemd-networkd.service
-chroot . systemctl --quiet enable systemd-networkd
 cp -R "$additions/." .
 
 # What an Azure VM or QEMU's has, and what an agent loads: an emulated machine looks at every one of them.

@@ -47,6 +47,12 @@ const END: u64 = MIB;
 /// What a Debian with agents lacks to boot by itself. D-Bus, since without it nobody heeds the power button.
 const PACKAGES: [&str; 5] = ["dbus", "e2fsprogs", "initramfs-tools-core", "kmod", "zstd"];
 
+/// What waagent needs to have the name of the machine published: Debian's own way to a network.
+const IFUPDOWN: &str = "ifupdown";
+
+/// And what it does.
+const INTERFACES: &str = "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet dhcp\n";
+
 const SCRIPT: &str = include_str!("../data/image.sh");
 
 /// What is switched off: an emulated machine would do it for nobody.
@@ -103,6 +109,16 @@ impl Agent {
     /// Takes an agent by its name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.name() == name)
+    }
+
+    /// Gives further kernel arguments.
+    fn append(self) -> &'static [&'static str] {
+        match self {
+            // The emulator's card is none of Azure's, so it is named; as Azure's is named in most images.
+            Self::Preroot => &["net.ifnames=0", "preroot.nic=eth0"],
+            Self::Waagent => &["net.ifnames=0"],
+            Self::CloudInit => &[],
+        }
     }
 
     /// Gives the Debian that it is made of.
@@ -199,7 +215,11 @@ pub fn make(lab: &Lab, agent: Agent, firmware: Firmware) -> Result<PathBuf, Faul
     create_directory(&packages)?;
     let release = kernel.modules.file_name().unwrap_or_default();
     let release = release.to_string_lossy().into_owned();
-    add(&additions, agent, &menu(firmware, &release, UUID))?;
+    add(
+        &additions,
+        agent,
+        &menu(firmware, &release, UUID, agent.append()),
+    )?;
     if let Some(program) = program {
         let generators = [Generator::InitramfsTools];
         install::lay(lab.project(), &program, &generators, &additions, false)?;
@@ -215,7 +235,11 @@ pub fn make(lab: &Lab, agent: Agent, firmware: Firmware) -> Result<PathBuf, Faul
             SIZE / MIB
         ));
         if agent.flavour() == Flavour::WithAgents {
-            for archive in Apt::for_guest(lab, arch)?.with_dependencies(&PACKAGES)? {
+            let mut wanted = PACKAGES.to_vec();
+            if agent == Agent::Waagent {
+                wanted.push(IFUPDOWN);
+            }
+            for archive in Apt::for_guest(lab, arch)?.with_dependencies(&wanted)? {
                 let name = archive.file_name().unwrap_or_default();
                 fs::hard_link(&archive, packages.join(name))
                     .map_err(Fault::file("link", &archive))?;
@@ -328,7 +352,7 @@ fn add(tree: &Path, agent: Agent, menu: &str) -> Result<(), Fault> {
             files.push(("etc/preroot.conf", CARD, 0o644));
         }
         Agent::CloudInit => files.push(("etc/cloud/cloud.cfg.d/90-lab.cfg", KEYS, 0o644)),
-        Agent::Waagent => {}
+        Agent::Waagent => files.push(("etc/network/interfaces", INTERFACES, 0o644)),
     }
     files.push(("etc/initramfs-tools/modules", &drivers, 0o644));
     let masked = MASKED.map(|unit| format!("etc/systemd/system/{unit}"));
@@ -458,8 +482,9 @@ mod tests {
                 std::process::id()
             ));
             add(&tree, agent, "").unwrap();
-            let cloud = tree.join("etc/cloud").exists();
-            assert_eq!(cloud, agent == Agent::CloudInit);
+            let has = |path: &str| tree.join(path).exists();
+            assert_eq!(has("etc/cloud"), agent == Agent::CloudInit);
+            assert_eq!(has("etc/network"), agent == Agent::Waagent);
             assert!(tree.join("etc/systemd/system/fstrim.timer").is_symlink());
             remove_directory(&tree).unwrap();
         }

@@ -174,7 +174,7 @@ fn platform(firmware: Firmware) -> &'static str {
 }
 
 /// Writes GRUB's configuration, which waits for nobody.
-pub(super) fn menu(firmware: Firmware, release: &str, root: &str) -> String {
+pub(super) fn menu(firmware: Firmware, release: &str, root: &str, more: &[&str]) -> String {
     // On a PC the usual command has all that the kernel takes for itself, most of it empty, moved byte
     // by byte, with which an emulated machine is busy for seconds.
     let old = match firmware {
@@ -184,7 +184,13 @@ pub(super) fn menu(firmware: Firmware, release: &str, root: &str) -> String {
     let mut append = vec![format!("root=UUID={root}"), "ro".to_owned()];
     let traits = Arch::X86_64.traits();
     append.push(format!("console={}", traits.console));
-    append.extend(traits.append.iter().map(|&word| word.to_owned()));
+    append.extend(
+        traits
+            .append
+            .iter()
+            .chain(more)
+            .map(|&word| word.to_owned()),
+    );
     format!(
         "set timeout=0\n\
          menuentry \"Debian\" {{\n\
@@ -260,10 +266,11 @@ mod tests {
     #[test]
     fn kernel_is_told_its_root_and_its_console() {
         for firmware in Firmware::ALL {
-            let menu = menu(firmware, "6.1", "0-1");
+            let menu = menu(firmware, "6.1", "0-1", &["last"]);
             for words in [
                 " /boot/vmlinuz-6.1 root=UUID=0-1 ro ",
-                "console=ttyS0",
+                " console=ttyS0 ",
+                " last\n",
                 "timeout=0",
             ] {
                 assert!(menu.contains(words), "{menu}");
