@@ -113,7 +113,7 @@ pub static PROMISES: &[Promise] = &[
         "a whole disk with preroot: the same, and Ready before the login prompt",
         images::with_preroot,
     )
-    .in_distro(),
+    .in_debian(),
     promise(
         "dracut_with_systemd",
         "Debian with dracut and systemd in its initramfs: as if we had never been there",
