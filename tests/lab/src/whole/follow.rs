@@ -173,9 +173,6 @@ impl<'a> Follower<'a> {
     /// Takes what the console shows, whole lines and the beginning of one.
     fn read(&mut self, at: Duration, text: &str) {
         self.said = at;
-        if is_of_kernel(text) && text.contains("Linux version ") {
-            self.starts += 1;
-        }
         if is_of_kernel(text) {
             self.timeline.reach(Stage::Kernel, at);
         }
@@ -275,6 +272,9 @@ impl Watcher for Follower<'_> {
             println!("{line}");
         }
         self.part.clear();
+        if is_of_kernel(&line) && line.contains("] Linux version ") {
+            self.starts += 1;
+        }
         self.read(now().saturating_sub(self.began), &line);
         Watch::Continue
     }
@@ -380,7 +380,19 @@ mod tests {
             ];
             let wanted = wanted.map(|(stage, at)| (stage, at * SECOND));
             assert_eq!(timeline.stages(), wanted);
+        });
+    }
+
+    #[test]
+    fn kernel_that_starts_is_counted_once_however_its_line_comes() {
+        follow(|follower| {
+            let line = "[    0.000000] Linux version 6.1.0-40-cloud-amd64";
+            follower.alive(&line[..20]);
+            follower.alive(line);
+            follower.line(line);
             assert_eq!(follower.starts, 1);
+            follower.line(line);
+            assert_eq!(follower.starts, 2);
         });
     }
 

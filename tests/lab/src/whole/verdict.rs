@@ -33,12 +33,11 @@ pub enum Judgement {
 impl Judgement {
     /// Asks the platform.
     pub(super) fn of(platform: Option<&Platform>, began: Duration) -> Self {
-        let silent = |how_far: &str, last| Self::Silent {
-            how_far: how_far.to_owned(),
-            last,
-        };
         let Some(platform) = platform else {
-            return silent("nobody was at the other end of its cable", None);
+            return Self::Silent {
+                how_far: "nobody was at the other end of its cable".to_owned(),
+                last: None,
+            };
         };
         let at = |at: Option<Duration>| at.unwrap_or(began).saturating_sub(began);
         match platform.verdict() {
@@ -56,10 +55,14 @@ impl Judgement {
         let has_lease = journal.iter().any(|entry| {
             matches!(entry, Entry::Dhcp { way: Way::ToGuest, summary, .. } if summary.starts_with("ACK "))
         });
-        let last = rows
-            .iter()
-            .filter(|row| row.is_http())
-            .max_by_key(|row| row.last);
+        let is_heard = platform.first_frame().is_some();
+        Self::silent(&rows, has_lease, is_heard)
+    }
+
+    /// Tells how far a machine came that made no final report.
+    fn silent(rows: &[Row], has_lease: bool, is_heard: bool) -> Self {
+        let last = rows.iter().filter(|row| row.is_http());
+        let last = last.max_by_key(|row| row.last);
         let report = rows.iter().rev().find(|row| row.is_report());
         let how_far = match (last, report) {
             (_, Some(report)) if report.answer == "200" || report.answer == "201" => {
@@ -69,15 +72,15 @@ impl Judgement {
             (Some(_), None) => "it asked, but reported nothing".to_owned(),
             (None, None) if has_lease => "it has an address, but asked nothing".to_owned(),
             (None, None) if !rows.is_empty() => "it asked for an address and got none".to_owned(),
-            (None, None) if platform.first_frame().is_some() => {
-                "it sent frames, but asked for no address".to_owned()
-            }
+            (None, None) if is_heard => "it sent frames, but asked for no address".to_owned(),
             (None, None) => "it sent no frame at all".to_owned(),
         };
         // Who is switched off gives its address back.
         let last = last.or(rows.iter().rfind(|row| !row.is_farewell()));
-        let last = last.cloned().map(Box::new);
-        Self::Silent { how_far, last }
+        Self::Silent {
+            how_far,
+            last: last.cloned().map(Box::new),
+        }
     }
 
     /// Adds why the machine went no further, where that is known and was not told to the platform.
@@ -133,4 +136,90 @@ pub(super) fn told(platform: &Platform) -> Option<Duration> {
     let rows = heard::rows(platform.journal(), Duration::ZERO);
     let report = rows.iter().rev().find(|row| row.is_report());
     report.map(|row| row.at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(at: u64, what: &str, answer: &str) -> Row {
+        let at = Duration::from_secs(at);
+        Row {
+            at,
+            last: at,
+            times: 1,
+            who: "A/1".to_owned(),
+            what: what.to_owned(),
+            answer: answer.to_owned(),
+        }
+    }
+
+    fn silent(rows: &[Row], has_lease: bool) -> String {
+        Judgement::silent(rows, has_lease, !rows.is_empty()).to_string()
+    }
+
+    #[test]
+    fn silence_is_told_apart_by_how_far_the_machine_came() {
+        let discover = row(5, "DHCP DISCOVER", "none");
+        let request = row(6, "DHCP REQUEST", "ACK");
+        let asked = row(7, "GET /machine/?comp=goalstate", "200");
+        let at_work = row(
+            8,
+            "POST /machine?comp=health: NotReady, Provisioning",
+            "200",
+        );
+        let refused = row(9, "POST /machine?comp=health: Ready", "400");
+        let release = row(99, "DHCP RELEASE", "none");
+        let cases: [(&[Row], bool, &str, &str); 6] = [
+            (&[], false, "no frame at all", ""),
+            (
+                std::slice::from_ref(&discover),
+                false,
+                "got none",
+                "5.0 s: DHCP DISCOVER",
+            ),
+            (
+                &[discover.clone(), request, release.clone()],
+                true,
+                "asked nothing",
+                "6.0 s: DHCP REQUEST (answer: ACK)",
+            ),
+            (
+                &[asked.clone(), release],
+                true,
+                "reported nothing",
+                "7.0 s: GET",
+            ),
+            (&[asked.clone(), at_work], true, "at work", "8.0 s: POST"),
+            (&[asked, refused], true, "answered with 400", "9.0 s: POST"),
+        ];
+        for (rows, has_lease, how_far, last) in cases {
+            let said = silent(rows, has_lease);
+            assert!(said.contains("OSProvisioningTimedOut"), "{said}");
+            assert!(said.contains(how_far) && said.contains(last), "{said}");
+        }
+    }
+
+    #[test]
+    fn why_a_machine_is_stuck_is_told_where_it_told_nothing_itself() {
+        let stuck = Some(Ending::Stuck("its kernel gave up"));
+        let silent = Judgement::silent(&[], false, false).because(stuck);
+        assert!(
+            silent
+                .to_string()
+                .ends_with("no frame at all; its kernel gave up.")
+        );
+        let provisioned = Judgement::Provisioned(Duration::from_millis(41_260));
+        let said = provisioned.because(stuck).to_string();
+        assert_eq!(said, "Azure would call it provisioned after 41.3 s.");
+    }
+
+    #[test]
+    fn platform_that_heard_nothing_and_no_platform_are_not_the_same() {
+        let platform = Platform::new(crate::platform::Scenario::default());
+        let heard = Judgement::of(Some(&platform), Duration::ZERO).to_string();
+        assert!(heard.contains("no frame at all"), "{heard}");
+        let nobody = Judgement::of(None, Duration::ZERO).to_string();
+        assert!(nobody.contains("nobody"), "{nobody}");
+    }
 }
