@@ -24,6 +24,7 @@ use crate::install::{self, Generator};
 use crate::kernel::Kernel;
 use crate::product;
 use crate::progress::{self, Step};
+pub use crate::qemu::Firmware;
 use loader::{Loader, menu};
 
 /// The UUID of the root's file system.
@@ -74,9 +75,6 @@ const MASKED: [&str; 12] = [
 
 /// The drivers of the disk in QEMU's machines and in Azure's; a few, since a machine unpacks them all.
 const DRIVERS: &str = "ata_piix\nhv_storvsc\nnvme\nsd_mod\nvirtio_blk\nvirtio_pci\nvirtio_scsi\n";
-
-/// Tells preroot which card to use: the lab's machines have one that is not Azure's.
-const CARD: &str = "nic = 00:0d:3a:5e:11:0a\n";
 
 /// cloud-init makes a key of every type that it knows; of the type RSA an emulated machine makes one for
 /// half a minute.
@@ -130,32 +128,8 @@ impl Agent {
     }
 }
 
-/// What starts the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Firmware {
-    /// A BIOS, as in Azure's first generation.
-    Bios,
-    /// UEFI, as in its second.
-    Uefi,
-}
-
-impl Firmware {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Bios, Self::Uefi];
-
-    /// Gives its name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Bios => "bios",
-            Self::Uefi => "uefi",
-        }
-    }
-
-    /// Takes it by its name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.name() == name)
-    }
-}
+/// Both kinds of firmware, by the words that options and files have for them.
+pub const FIRMWARE: [(&str, Firmware); 2] = [("bios", Firmware::Bios), ("uefi", Firmware::Uefi)];
 
 /// How an image is written down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,7 +198,8 @@ pub fn make(lab: &Lab, agent: Agent, firmware: Firmware) -> Result<PathBuf, Faul
         let generators = [Generator::InitramfsTools];
         install::lay(lab.project(), &program, &generators, &additions, false)?;
     }
-    let prefix = format!("image-{}-{}-", agent.name(), firmware.name());
+    let started_by = firmware.name().to_lowercase();
+    let prefix = format!("image-{}-{started_by}-", agent.name());
     let name = format!("{prefix}{}.raw", key(&archive, &release, &additions)?);
     let image = lab.directory().join(name);
     if !image.is_file() {
@@ -347,10 +322,7 @@ fn add(tree: &Path, agent: Agent, menu: &str) -> Result<(), Fault> {
     ];
     match agent {
         // Azure's card is there by its own doing; the emulator's is not.
-        Agent::Preroot => {
-            drivers.push_str("virtio_net\n");
-            files.push(("etc/preroot.conf", CARD, 0o644));
-        }
+        Agent::Preroot => drivers.push_str("virtio_net\n"),
         Agent::CloudInit => files.push(("etc/cloud/cloud.cfg.d/90-lab.cfg", KEYS, 0o644)),
         Agent::Waagent => files.push(("etc/network/interfaces", INTERFACES, 0o644)),
     }
@@ -390,7 +362,7 @@ mod tests {
             (Firmware::Bios, "21686148-6449-6E6F-744E-656564454649"),
             (Firmware::Uefi, "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"),
         ] {
-            let name = format!("lab-table-{}-{}", firmware.name(), std::process::id());
+            let name = format!("lab-table-{firmware:?}-{}", std::process::id());
             let path = std::env::temp_dir().join(name);
             let sectors = SIZE / SECTOR;
             let tables = gpt::tables(ROOT_ID, sectors, &partitions(firmware));

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use lab::fault::Fault;
 use lab::fetch::Lab;
-use lab::image::{self, Agent, Firmware, Format};
+use lab::image::{self, Agent, FIRMWARE, Firmware, Format};
 use lab::progress;
 use lexopt::prelude::*;
 
@@ -83,7 +83,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Wish, Fault> {
                 format = Some(one_of(&mut parser, "--format", Format::parse, &known)?);
             }
             Long("firmware") => {
-                let known = Firmware::ALL.map(Firmware::name);
+                let known = FIRMWARE.map(|(word, _)| word);
                 firmware = one_of(&mut parser, "--firmware", Firmware::parse, &known)?;
             }
             Long("output") => output = Some(PathBuf::from(parser.value().map_err(usage)?)),
@@ -144,7 +144,7 @@ mod tests {
             assert!(HELP.contains(&format!(" {}  ", agent.name())), "{agent:?}");
         }
         let names = Format::ALL.map(Format::name);
-        for name in names.into_iter().chain(Firmware::ALL.map(Firmware::name)) {
+        for name in names.into_iter().chain(FIRMWARE.map(|(word, _)| word)) {
             assert!(HELP.contains(&format!(" {name} (")) || HELP.contains(&format!(" {name},")));
         }
     }
