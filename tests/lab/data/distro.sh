@@ -1,5 +1,6 @@
 #!/bin/sh
-# Lets the generators of a Debian make its initramfs, each its own; fills a disk with that Debian.
+# Lets the generators of a Debian make its initramfs, each its own; fills a disk with that Debian, and
+# one more with a file system that cannot be written to.
 #
 # ARCHIVE ADDITIONS KERNEL RELEASE INTO UUID SIZE; run as root in mount and pid namespaces of its own.
 # KERNEL is a tree with boot/ and lib/modules/; what the generators say stays in INTO as NAME.log.
@@ -55,3 +56,12 @@ umount -R dev
 rm -rf run/* "usr/lib/modules/$release" var/tmp/*
 mke2fs -q -t ext4 -L lab-distro -U "$uuid" -I 256 -b 4096 -m 0 \
     -E "root_owner=0:0,hash_seed=$uuid" -d . "$into/disk" "$size"
+
+# Its builder lets the initramfs lay something over it, and has nothing to say about how it is mounted.
+: >etc/fstab
+mkdir run/lab
+mount --bind "$into" run/lab
+# An emulated machine unpacks slowly.
+chroot . /usr/bin/mksquashfs / /run/lab/squashfs -one-file-system -wildcards -e 'run/*' \
+    -noI -noD -noF -noX -quiet -no-progress
+umount run/lab

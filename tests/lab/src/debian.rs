@@ -60,12 +60,13 @@ const WITH_NETWORKS: [&str; 7] = [
 ];
 
 /// What comes on top where an initramfs is made of it: the generators, which make none by themselves.
-const WITH_GENERATORS: [&str; 5] = [
+const WITH_GENERATORS: [&str; 6] = [
     // `hostnamectl` asks over it.
     "dbus",
     "dracut-core",
     "e2fsprogs",
     "initramfs-tools-core",
+    "squashfs-tools",
     "zstd",
 ];
 

@@ -1,9 +1,9 @@
 //! A Debian that boots as Debians do: its initramfs made by its own generators, with preroot installed
 //! as its packages would install it.
 //!
-//! One disk, and one of each [`Initramfs`] for the lab's kernel. They are made anew when the
-//! program, a hook, the kernel or the recipe changes, out of a Debian that need not be installed
-//! again. What a generator calls an error is one here. It does not boot anything.
+//! One disk, the same as a squashfs, and one of each [`Initramfs`] for the lab's kernel. They are made
+//! anew when the program, a hook, the kernel or the recipe changes, out of a Debian that need not be
+//! installed again. What a generator calls an error is one here. It does not boot anything.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -31,6 +31,7 @@ const PREFIX: &str = "distro-";
 
 /// What the disk's file is called.
 const DISK: &str = "disk";
+const SQUASHFS: &str = "squashfs";
 
 const SCRIPT: &str = include_str!("../data/distro.sh");
 
@@ -148,6 +149,11 @@ impl Distro {
     /// Gives the root disk; copy it before anything writes to it.
     pub fn disk(&self) -> PathBuf {
         self.directory.join(DISK)
+    }
+
+    /// Gives the root disk as a squashfs, which cannot be written to.
+    pub fn squashfs(&self) -> PathBuf {
+        self.directory.join(SQUASHFS)
     }
 
     /// Gives the initramfs that a generator made.

@@ -14,6 +14,7 @@ mod later;
 mod login;
 mod network;
 mod provisioning;
+mod readonly;
 mod root;
 mod scene;
 mod snapshot;
@@ -136,6 +137,12 @@ pub static PROMISES: &[Promise] = &[
         "no_network_manager",
         "Debian without a network manager: pinged and logged in to, on every boot",
         unmanaged::no_network_manager,
+    )
+    .in_distro(),
+    promise(
+        "read_only_squashfs_under_an_overlay",
+        "a root in memory over a squashfs: provisioned on every boot, and no byte is written",
+        readonly::squashfs_under_an_overlay,
     )
     .in_distro(),
     promise(

@@ -1,0 +1,112 @@
+//! Promises about a Debian whose root cannot be written to: it is provisioned anew on every boot, and
+//! its disk stays as it was, to the last byte.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::guest::{Desk, HOST_NAME};
+use super::scene::{Broken, Scene};
+use super::visit::{Errand, LIMIT, Visit};
+use crate::boot::{Disc, Options};
+use crate::distro::Initramfs;
+use crate::fault::Fault;
+
+/// How the kernel finds a squashfs, and what has the initramfs lay a file system in memory over it.
+const SQUASHFS: [&str; 3] = [
+    "root=/dev/vda",
+    "rootfstype=squashfs",
+    "systemd.volatile=overlay",
+];
+
+/// How much of two disks is compared at a time.
+const CHUNK: u64 = 1 << 20;
+
+/// How the real root is mounted then.
+const OVERLAY: &str = "overlay / overlay ";
+
+pub(super) fn squashfs_under_an_overlay(scene: &Scene) -> Result<(), Broken> {
+    let distro = scene.distro()?;
+    let desk = Desk::set(&scene.lab, &scene.directory.join("squashfs"))?;
+    let desk = Arc::new(desk);
+    let document = desk.written("document.xml", desk.document().build().as_bytes())?;
+    // Nothing is left for the second boot, when there is no disc any more.
+    for disc in [Disc::Made, Disc::Empty] {
+        let mut append = vec!["systemd.show_status=0"];
+        append.extend(SQUASHFS);
+        let options = Options {
+            initramfs: Some(distro.initramfs(Initramfs::DracutSystemd)),
+            root_disk: Some(distro.squashfs()),
+            disc,
+            document: Some(document.clone()),
+            writable: false,
+            time_limit: LIMIT,
+            ..scene.options(&append)
+        };
+        let visit = Visit::pay(&desk, Errand::First, options)?;
+        visit.seen.became_ready()?;
+        runs_as_ever(&visit)?;
+        let mut mounts = visit.words.lines("mounts");
+        let is_laid_over = mounts.any(|mount| mount.starts_with(OVERLAY));
+        visit
+            .seen
+            .expect(is_laid_over, || "the root is no overlay".to_owned())?;
+        wrote_nothing(&visit, &distro.squashfs())?;
+    }
+    Ok(())
+}
+
+/// Fails unless the system is up under its name, and nothing has failed in it.
+fn runs_as_ever(visit: &Visit) -> Result<(), Broken> {
+    visit.only("failed", "units failed", |_| false)?;
+    visit.fact("state", "running")?;
+    visit.fact("static_hostname", HOST_NAME)?;
+    visit.fact("hostname", HOST_NAME)?;
+    visit.only("process", "left behind", |process| {
+        !process.contains("preroot") && !process.contains("(deleted)")
+    })
+}
+
+/// Fails unless the root disk is as the image, byte for byte.
+fn wrote_nothing(visit: &Visit, image: &Path) -> Result<(), Broken> {
+    let disk = &visit.seen.0.root_disk;
+    let open = |path: &Path| File::open(path).map_err(Fault::file("read", path));
+    let differs = first_difference(open(image)?, open(disk)?).map_err(Fault::file("read", disk))?;
+    visit.seen.expect(differs.is_none(), || {
+        format!("the root disk was written to, at byte {differs:?}")
+    })
+}
+
+/// Finds the first byte in which one file is not as the other, if it is only that one is longer.
+fn first_difference(mut one: impl Read, mut other: impl Read) -> io::Result<Option<u64>> {
+    let mut at = 0;
+    loop {
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        one.by_ref().take(CHUNK).read_to_end(&mut left)?;
+        other.by_ref().take(CHUNK).read_to_end(&mut right)?;
+        if left != right {
+            let same = left.iter().zip(&right).take_while(|(l, r)| l == r).count();
+            return Ok(Some(at + same as u64));
+        }
+        if left.is_empty() {
+            return Ok(None);
+        }
+        at += left.len() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changed_byte_and_lost_end_are_differences() {
+        let find = |one: &[u8], other: &[u8]| first_difference(one, other).unwrap();
+        assert_eq!(find(b"", b""), None);
+        assert_eq!(find(b"squash", b"squash"), None);
+        assert_eq!(find(b"squash", b"squish"), Some(3));
+        assert_eq!(find(b"squash", b"squa"), Some(4));
+        assert_eq!(find(b"squa", b"squash"), Some(4));
+    }
+}
