@@ -50,6 +50,10 @@ umount -R dev
 rm -rf run/* tmp/* etc/machine-id etc/dpkg/dpkg.cfg.d/lab
 : >etc/machine-id
 cp -R "$additions/." .
+if [ -e usr/sbin/lab-seal ]; then
+    chroot . /usr/sbin/lab-seal
+    rm usr/sbin/lab-seal
+fi
 # The homes that the system's own accounts are said to have, so that `pwck` has nothing to say.
 mkdir -p var/cache/man var/spool/lpd var/spool/news var/spool/uucp var/www var/list
 tar --numeric-owner --sort=name -cf "$tar" .

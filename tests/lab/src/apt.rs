@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -22,6 +23,20 @@ const STALE: Duration = Duration::from_hours(24);
 
 /// The system's list of installed packages.
 const INSTALLED: &str = "/var/lib/dpkg/status";
+
+/// Releases by their code names, the one that came next, and who signs both.
+const NEXT: [(&str, &str, &str); 2] = [
+    (
+        "bookworm",
+        "trixie",
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+    ),
+    (
+        "jammy",
+        "noble",
+        "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
+    ),
+];
 
 /// Where an APT of our own keeps its things, and what it takes as installed.
 #[derive(Debug)]
@@ -64,6 +79,37 @@ impl Apt {
     pub(crate) fn for_guest(lab: &Lab, arch: Arch) -> Result<Self, Fault> {
         let architecture = arch.traits().debian;
         let directory = lab.directory().join("apt").join(architecture);
+        Self::open(directory, architecture, None)
+    }
+
+    /// Opens APT for a machine of the release after the system's, from where the system has its own.
+    pub(crate) fn for_next_guest(lab: &Lab, arch: Arch) -> Result<Self, Fault> {
+        let own = Self::for_guest(lab, arch)?;
+        own.update(STALE)?;
+        let mut targets = Command::new("apt-get");
+        targets.arg("-c").arg(&own.configuration);
+        targets.args(["indextargets", "Created-By: Packages"]);
+        let (next, line) = next_source(&progress::run(&mut targets)?).ok_or_else(|| {
+            let known: Vec<_> = NEXT.iter().map(|(release, ..)| *release).collect();
+            Fault::Missing {
+                what: "the release after this system's".to_owned(),
+                fix: format!("use a machine that has APT with {}", known.join(" or ")),
+            }
+        })?;
+        let name = format!("{}-{next}", own.architecture);
+        let directory = lab.directory().join("apt").join(name);
+        create_directory(&directory)?;
+        let sources = directory.join("sources.list");
+        fs::write(&sources, line).map_err(Fault::file("write", &sources))?;
+        Self::open(directory, own.architecture, Some(&sources))
+    }
+
+    /// Opens APT with nothing installed, and with the system's sources or these.
+    fn open(
+        directory: PathBuf,
+        architecture: &'static str,
+        sources: Option<&Path>,
+    ) -> Result<Self, Fault> {
         let archives = directory.join("archives");
         for part in ["lists/partial", "archives", "cache/none/partial"] {
             create_directory(&directory.join(part))?;
@@ -79,6 +125,15 @@ impl Apt {
             updated: Cell::new(false),
         };
         apt.configuration = apt.configure("guest", &empty)?;
+        if let Some(sources) = sources {
+            let file = fs::OpenOptions::new().append(true).open(&apt.configuration);
+            let more = format!(
+                "Dir::Etc::sourcelist \"{}\";\nDir::Etc::sourceparts \"-\";\n",
+                sources.display()
+            );
+            file.and_then(|mut file| file.write_all(more.as_bytes()))
+                .map_err(Fault::file("write", &apt.configuration))?;
+        }
         Ok(apt)
     }
 
@@ -304,6 +359,18 @@ fn parse_uri_line(line: &str) -> Option<Archive> {
     })
 }
 
+/// Makes a line of `sources.list` for the release after the one that APT's targets are of, and names it.
+fn next_source(targets: &str) -> Option<(&'static str, String)> {
+    targets.split("\n\n").find_map(|target| {
+        let target = target.trim_start();
+        let release = value_of(target, "Codename")?;
+        let (_, next, keys) = NEXT.iter().find(|(known, ..)| *known == release)?;
+        let at = value_of(target, "Repo-URI")?;
+        (value_of(target, "Component")? == "main")
+            .then(|| (*next, format!("deb [signed-by={keys}] {at} {next} main\n")))
+    })
+}
+
 /// Finds a field in the first record of a control file.
 fn value_of<'a>(text: &'a str, field: &str) -> Option<&'a str> {
     text.lines()
@@ -337,6 +404,26 @@ mod tests {
         ] {
             assert_eq!(parse_uri_line(line), None, "{line:?}");
         }
+    }
+
+    #[test]
+    fn next_release_comes_from_where_the_system_has_its_own() {
+        // As `apt-get indextargets` has it in Debian 12, but for fields that nobody looks at.
+        let targets = "MetaKey: main/binary-amd64/Packages\nCodename: bookworm-security\n\
+                       Component: main\nRepo-URI: http://deb.debian.org/debian-security/\n\n\
+                       MetaKey: contrib/binary-amd64/Packages\nCodename: bookworm\n\
+                       Component: contrib\nRepo-URI: http://deb.debian.org/debian/\n\n\
+                       MetaKey: main/binary-amd64/Packages\nCodename: bookworm\nSuite: oldstable\n\
+                       Component: main\nRepo-URI: http://deb.debian.org/debian/\n";
+        let (next, line) = next_source(targets).unwrap();
+        assert_eq!(next, "trixie");
+        assert_eq!(
+            line,
+            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] \
+             http://deb.debian.org/debian/ trixie main\n"
+        );
+        assert_eq!(next_source("Codename: sid\nComponent: main\n"), None);
+        assert_eq!(next_source(""), None);
     }
 
     #[test]

@@ -70,6 +70,12 @@ const WITH_GENERATORS: [&str; 6] = [
     "zstd",
 ];
 
+/// What comes on top where the root cannot be written to, and users come from elsewhere.
+const WITH_CREDENTIALS: [&str; 4] = ["dbus", "libnss-systemd", "libpam-systemd", "login"];
+
+/// The first systemd that takes credentials from an initramfs.
+const CREDENTIALS_SINCE: u32 = 254;
+
 /// What Azure's agent is called: in Debian, in Ubuntu.
 const AZURE_AGENT: [&str; 2] = ["waagent", "walinuxagent"];
 
@@ -126,6 +132,54 @@ const LINKS: &[(&str, &str)] = &[
     ("etc/systemd/system/serial-getty@.service", "/dev/null"),
 ];
 
+/// What an image has whose root shall never be written to.
+const READ_ONLY_ADDITIONS: &[(&str, &str, u32)] = &[
+    (
+        "etc/fstab",
+        "UUID=7a0e4c52-3f0b-4d5e-8a61-0c0ffeedeb12 / ext4 ro 0 1\n\
+         tmpfs /home tmpfs mode=0755 0 0\n\
+         tmpfs /tmp tmpfs mode=1777 0 0\n\
+         tmpfs /var tmpfs mode=0755 0 0\n",
+        0o644,
+    ),
+    (
+        "etc/ssh/sshd_config.d/50-image.conf",
+        "HostKey /run/host-key/ssh_host_ed25519_key\n",
+        0o644,
+    ),
+    (
+        "etc/sudoers.d/image",
+        "%sudo ALL=(ALL:ALL) NOPASSWD: ALL\n",
+        0o440,
+    ),
+    (
+        "etc/systemd/system/host-key.service",
+        "[Unit]\nDescription=Makes a host key for this boot\nBefore=ssh.service\n\
+         ConditionPathExists=!/run/host-key/ssh_host_ed25519_key\n\n\
+         [Service]\nType=oneshot\nRuntimeDirectory=host-key\nRuntimeDirectoryPreserve=yes\n\
+         ExecStart=ssh-keygen -q -t ed25519 -N \"\" -f /run/host-key/ssh_host_ed25519_key\n",
+        0o644,
+    ),
+    // What a machine makes for itself is in no image.
+    (
+        "usr/sbin/lab-seal",
+        "#!/bin/sh\nrm -f /etc/hostname /etc/ssh/ssh_host_*\n",
+        0o755,
+    ),
+];
+
+const READ_ONLY_LINKS: &[(&str, &str)] = &[
+    (
+        "etc/systemd/system/ssh.service.requires/host-key.service",
+        "/etc/systemd/system/host-key.service",
+    ),
+    // The disk has no kernel modules, so there is no automount.
+    (
+        "etc/systemd/system/proc-sys-fs-binfmt_misc.automount",
+        "/dev/null",
+    ),
+];
+
 /// How the names of the files end.
 const ARCHIVE: &str = "tar";
 const DISK: &str = "ext4";
@@ -141,15 +195,18 @@ pub enum Flavour {
     WithNetworks,
     /// What a machine needs that makes its own initramfs.
     WithGenerators,
+    /// The plain one for a root that is never written to, with a systemd that takes credentials.
+    ReadOnly,
 }
 
 impl Flavour {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Plain,
         Self::WithAgents,
         Self::WithNetworks,
         Self::WithGenerators,
+        Self::ReadOnly,
     ];
 
     /// Gives the name that `cargo lab fetch` has for it.
@@ -159,13 +216,14 @@ impl Flavour {
             Self::WithAgents => "debian-agents",
             Self::WithNetworks => "debian-networks",
             Self::WithGenerators => "debian-generators",
+            Self::ReadOnly => "debian-read-only",
         }
     }
 
     /// Lists what is kept of it, by the ends of the files' names.
     fn kinds(self) -> &'static [&'static str] {
         match self {
-            Self::Plain => &[ARCHIVE, DISK],
+            Self::Plain | Self::ReadOnly => &[ARCHIVE, DISK],
             Self::WithAgents | Self::WithNetworks | Self::WithGenerators => &[ARCHIVE],
         }
     }
@@ -183,8 +241,19 @@ impl Flavour {
             }
             Self::WithNetworks => packages.extend(WITH_NETWORKS),
             Self::WithGenerators => packages.extend(WITH_GENERATORS),
+            Self::ReadOnly => packages.extend(WITH_CREDENTIALS),
         }
         Ok(packages)
+    }
+
+    /// Opens the APT that has them.
+    fn apt(self, lab: &Lab, arch: Arch) -> Result<Apt, Fault> {
+        let apt = Apt::for_guest(lab, arch)?;
+        let version = || apt.field("systemd", "Version");
+        if self == Self::ReadOnly && version()?.is_none_or(|own| major(&own) < CREDENTIALS_SINCE) {
+            return Apt::for_next_guest(lab, arch);
+        }
+        Ok(apt)
     }
 }
 
@@ -206,16 +275,16 @@ pub(crate) fn host() -> Result<Arch, Fault> {
     Arch::host().ok_or_else(|| missing("use an x86_64 or aarch64 machine"))
 }
 
-/// Gives the plain Debian as an ext4 file system; copy it before anything writes to it.
-pub fn disk(lab: &Lab, arch: Arch) -> Result<PathBuf, Fault> {
+/// Gives a Debian as an ext4 file system; copy it before anything writes to it.
+pub fn disk(lab: &Lab, flavour: Flavour, arch: Arch) -> Result<PathBuf, Fault> {
     if Arch::host() != Some(arch) {
         let name = arch.traits().name;
         return Err(missing(&format!(
             "it is made on the processor that it is for; use an {name} machine"
         )));
     }
-    make(lab, Flavour::Plain, arch)?;
-    Ok(path(lab, Flavour::Plain, arch, DISK))
+    make(lab, flavour, arch)?;
+    Ok(path(lab, flavour, arch, DISK))
 }
 
 /// Unpacks an archive into a directory, as root of some namespace.
@@ -260,7 +329,7 @@ fn make(lab: &Lab, flavour: Flavour, arch: Arch) -> Result<(), Fault> {
     if is_made(lab, flavour, arch) {
         return Ok(());
     }
-    let apt = Apt::for_guest(lab, arch)?;
+    let apt = flavour.apt(lab, arch)?;
     let archives = apt.with_dependencies(&flavour.packages(&apt)?)?;
     let work = lab.directory().join("debian.work");
     remove_directory(&work)?;
@@ -271,6 +340,9 @@ fn make(lab: &Lab, flavour: Flavour, arch: Arch) -> Result<(), Fault> {
         fs::hard_link(archive, packages.join(name)).map_err(Fault::file("link", archive))?;
     }
     add(&additions, ADDITIONS, LINKS)?;
+    if flavour == Flavour::ReadOnly {
+        add(&additions, READ_ONLY_ADDITIONS, READ_ONLY_LINKS)?;
+    }
     let script = work.join("debian.sh");
     fs::write(&script, SCRIPT).map_err(Fault::file("write", &script))?;
     let mut step = Step::begin(format!(
@@ -311,6 +383,12 @@ fn is_made(lab: &Lab, flavour: Flavour, arch: Arch) -> bool {
 /// Gives what the names of a Debian's files begin with, and those of no other's.
 fn prefix(flavour: Flavour, arch: Arch) -> String {
     format!("{}-{}-", flavour.name(), arch.traits().debian)
+}
+
+/// Takes the first number of a version.
+fn major(version: &str) -> u32 {
+    let digits = version.split(|c: char| !c.is_ascii_digit()).next();
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 /// Names a file; when the recipe changes it is another.
@@ -384,7 +462,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(paths.len(), 10);
+        assert_eq!(paths.len(), 14);
         // What is removed as old is of the same flavour and processor.
         let prefixes: Vec<_> = paths.iter().map(|(own, _)| own.clone()).collect();
         for (own, path) in &paths {
@@ -395,7 +473,7 @@ mod tests {
         }
         paths.sort();
         paths.dedup();
-        assert_eq!(paths.len(), 10);
+        assert_eq!(paths.len(), 14);
     }
 
     #[test]
@@ -405,7 +483,18 @@ mod tests {
             Some(Arch::X86_64) => Arch::Aarch64,
             _ => Arch::X86_64,
         };
-        assert!(matches!(disk(&lab, foreign), Err(Fault::Missing { .. })));
+        assert!(matches!(
+            disk(&lab, Flavour::Plain, foreign),
+            Err(Fault::Missing { .. })
+        ));
+    }
+
+    #[test]
+    fn version_begins_with_its_major_number() {
+        assert_eq!(major("252.39-1~deb12u2"), 252);
+        assert_eq!(major("257.13-1~deb13u1"), 257);
+        assert_eq!(major("260~rc1-1"), 260);
+        assert_eq!(major("none"), 0);
     }
 
     #[test]

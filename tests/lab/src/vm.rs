@@ -27,7 +27,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::arch::Arch;
-use crate::debian;
+use crate::debian::{self, Flavour};
 use crate::fault::Fault;
 use crate::fetch::Lab;
 use crate::progress;
@@ -331,7 +331,7 @@ pub fn run(
         scene::fetch(lab, Arch::Aarch64)?;
     }
     if chosen.iter().any(|promise| promise.in_debian)
-        && let Err(fault) = debian::disk(lab, Arch::X86_64)
+        && let Err(fault) = debian::disk(lab, Flavour::Plain, Arch::X86_64)
     {
         // Who asks for one by its name wants to know.
         if !wanted.is_empty() {

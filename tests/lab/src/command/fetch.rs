@@ -23,6 +23,7 @@ Usage: cargo lab fetch [OPTION]... [THING]...
                   installation), `debian-agents` (the same with cloud-init and waagent),
                   `debian-networks` (the same with all network managers),
                   `debian-generators` (the same with dracut and initramfs-tools),
+                  `debian-read-only` (the same for a root that is never written to),
                   `distro` (a disk of that with preroot, and each initramfs beside it),
                   or a program such as mkudffs; default: all that `cargo lab boot` needs
   --arch ARCH     for which machine: x86_64 (default), aarch64; a whole system and the
@@ -64,6 +65,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, Fault> {
             "debian-agents" => debian::archive(&lab, Flavour::WithAgents)?,
             "debian-networks" => debian::archive(&lab, Flavour::WithNetworks)?,
             "debian-generators" => debian::archive(&lab, Flavour::WithGenerators)?,
+            "debian-read-only" => debian::archive(&lab, Flavour::ReadOnly)?,
             "distro" => Distro::make(&lab)?.disk(),
             program if known_programs().any(|known| known == program) => {
                 lab.tool(program)?.program().to_owned()

@@ -10,7 +10,7 @@ use super::lock;
 use super::scene::{Broken, Scene, Seen};
 use crate::arch::Arch;
 use crate::boot::{Moment, Options};
-use crate::debian;
+use crate::debian::{self, Flavour};
 use crate::fault::Fault;
 use crate::secret::Planted;
 
@@ -130,7 +130,7 @@ fn visit(scene: &Scene) -> Result<Visited, Broken> {
         }
     };
     let seen = Seen::of(&Options {
-        root_disk: Some(debian::disk(&scene.lab, Arch::X86_64)?),
+        root_disk: Some(debian::disk(&scene.lab, Flavour::Plain, Arch::X86_64)?),
         document: Some(document),
         pcap: Some(pcap.clone()),
         moments: vec![look, come],
@@ -239,7 +239,7 @@ pub(super) fn visitor_logs_in_under_systemd(scene: &Scene) -> Result<(), Broken>
         }
     };
     let seen = Seen::of(&Options {
-        root_disk: Some(debian::disk(&scene.lab, Arch::X86_64)?),
+        root_disk: Some(debian::disk(&scene.lab, Flavour::Plain, Arch::X86_64)?),
         document: Some(desk.written("document.xml", desk.document().build().as_bytes())?),
         moments: vec![come],
         time_limit: SYSTEMD_LIMIT,
