@@ -59,12 +59,21 @@ pub struct Promise {
     in_debian: bool,
     /// Whether that Debian makes its own initramfs.
     in_distro: bool,
+    /// Whether it is one whose root is never written to.
+    in_read_only: bool,
 }
 
 impl Promise {
     const fn in_distro(self) -> Self {
         Self {
             in_distro: true,
+            ..self
+        }
+    }
+
+    const fn in_read_only(self) -> Self {
+        Self {
+            in_read_only: true,
             ..self
         }
     }
@@ -89,6 +98,7 @@ const fn promise(
         check,
         in_debian: false,
         in_distro: false,
+        in_read_only: false,
     }
 }
 
@@ -139,6 +149,12 @@ pub static PROMISES: &[Promise] = &[
         unmanaged::no_network_manager,
     )
     .in_distro(),
+    promise(
+        "read_only_ext4_by_credentials",
+        "a root that stays read-only: systemd's credentials bring it all, and no byte is written",
+        readonly::ext4_by_credentials,
+    )
+    .in_read_only(),
     promise(
         "read_only_squashfs_under_an_overlay",
         "a root in memory over a squashfs: provisioned on every boot, and no byte is written",
@@ -339,6 +355,15 @@ pub fn run(
         }
         debian::leave_out(fault, "the promises about visitors")?;
         chosen.retain(|promise| !promise.in_debian);
+    }
+    if chosen.iter().any(|promise| promise.in_read_only)
+        && let Err(fault) = debian::disk(lab, Flavour::ReadOnly, Arch::X86_64)
+    {
+        if !wanted.is_empty() {
+            return Err(fault);
+        }
+        debian::leave_out(fault, "the promise about systemd's credentials")?;
+        chosen.retain(|promise| !promise.in_read_only);
     }
     if chosen.iter().any(|promise| promise.in_distro)
         && let Err(fault) = scene.distro()

@@ -27,7 +27,7 @@ const PAGE: usize = 4096;
 const BEGUN: &str = "@@ begin";
 
 /// How to come in with a password.
-const ASKED: [&str; 4] = [
+pub(super) const ASKED: [&str; 4] = [
     "-o",
     "PubkeyAuthentication=no",
     "-o",

@@ -6,10 +6,13 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::guest::{Desk, HOST_NAME};
+use super::guest::{Desk, Guest, HOST_NAME, KEY, USER};
+use super::login::ASKED;
 use super::scene::{Broken, Scene};
 use super::visit::{Errand, LIMIT, Visit};
+use crate::arch::Arch;
 use crate::boot::{Disc, Options};
+use crate::debian::{self, Flavour};
 use crate::distro::Initramfs;
 use crate::fault::Fault;
 
@@ -19,6 +22,14 @@ const SQUASHFS: [&str; 3] = [
     "rootfstype=squashfs",
     "systemd.volatile=overlay",
 ];
+
+const PASSWORD: &str = "Plain-2b7d51&Words";
+
+/// Where the user comes to, and what is there.
+const HOME: &str = "/home/deskadmin
+deskadmin:deskadmin 700
+deskadmin:deskadmin 700
+deskadmin:deskadmin 600";
 
 /// How much of two disks is compared at a time.
 const CHUNK: u64 = 1 << 20;
@@ -53,6 +64,88 @@ pub(super) fn squashfs_under_an_overlay(scene: &Scene) -> Result<(), Broken> {
             .seen
             .expect(is_laid_over, || "the root is no overlay".to_owned())?;
         wrote_nothing(&visit, &distro.squashfs())?;
+    }
+    Ok(())
+}
+
+pub(super) fn ext4_by_credentials(scene: &Scene) -> Result<(), Broken> {
+    let image = debian::disk(&scene.lab, Flavour::ReadOnly, Arch::X86_64)?;
+    let desk = Desk::set(&scene.lab, &scene.directory.join("credentials"))?;
+    let desk = Arc::new(desk);
+    let document = desk.document().password(PASSWORD).build();
+    let document = desk.written("document.xml", document.as_bytes())?;
+    for disc in [Disc::Made, Disc::Empty] {
+        // The metadata service knows of no password.
+        let is_asked = disc == Disc::Made;
+        let options = Options {
+            root_disk: Some(image.clone()),
+            disc,
+            document: Some(document.clone()),
+            writable: false,
+            time_limit: LIMIT,
+            ..scene.options(&["systemd.show_status=0"])
+        };
+        let deed = move |guest: &mut Guest<'_>| is_known(guest, is_asked);
+        let visit = Visit::pay_and(&desk, Errand::Unannounced, Arc::new(deed), options)?;
+        visit.seen.became_ready()?;
+        visit.only("failed", "units failed", |_| false)?;
+        visit.fact("state", "running")?;
+        visit.fact("hostname", HOST_NAME)?;
+        visit.only("process", "left behind", |process| {
+            !process.contains("preroot") && !process.contains("(deleted)")
+        })?;
+        wrote_nothing(&visit, &image)?;
+    }
+    Ok(())
+}
+
+/// Looks whether every part of the system knows the user, and its name.
+fn is_known(guest: &mut Guest<'_>, by_password: bool) -> Result<(), Fault> {
+    let passwd = format!("{USER}:x:1000:1000:{USER}:/home/{USER}:/bin/bash");
+    let facts = [
+        ("hostnamectl hostname", HOST_NAME),
+        ("id -un; id -u; id -g", "deskadmin\n1000\n1000"),
+        (
+            "id -Gn | tr ' ' '\\n' | sort",
+            "adm\ndeskadmin\nsudo\nsystemd-journal",
+        ),
+        ("getent passwd deskadmin", &passwd),
+        ("getent passwd 1000", &passwd),
+        ("getent group deskadmin", "deskadmin:x:1000:"),
+        ("getent group 1000", "deskadmin:x:1000:"),
+        ("pwd; stat -c '%U:%G %a' . .ssh .ssh/authorized_keys", HOME),
+        (
+            "sudo -n getent shadow deskadmin | cut -d : -f 2 | cut -c -3",
+            if by_password { "$6$" } else { "*" },
+        ),
+        (
+            "sudo -n systemd-creds --system --no-legend list | cut -d ' ' -f 1 | sort",
+            "system.hostname\ntmpfiles.extra",
+        ),
+        ("findmnt -no OPTIONS / | cut -d , -f 1", "ro"),
+    ];
+    // One after the other, as an emulated machine takes its time with whoever comes in.
+    let (commands, answers): (Vec<_>, Vec<_>) = facts.into_iter().unzip();
+    let [commands, answers] = [commands, answers].map(|lines| lines.join("\n") + "\n");
+    guest.comes_in("by key", &KEY, "sh -s", &commands, &answers)?;
+    if !by_password {
+        return Ok(());
+    }
+    guest.desk.written("password", PASSWORD.as_bytes())?;
+    guest.comes_in("by password", &ASKED, "id -un", "", "deskadmin\n")?;
+    // As somebody who cannot read what passwords are compared with.
+    let su = "sudo -n -u nobody su deskadmin -c 'id -un'";
+    guest.comes_in("by su", &KEY, su, &format!("{PASSWORD}\n"), "deskadmin\n")?;
+    guest.desk.written("password", b"another")?;
+    let known = guest.desk.directory.join("known_hosts");
+    if guest
+        .ssh(guest.strict, &known, &ASKED, "true", "")?
+        .status
+        .success()
+    {
+        guest
+            .refused
+            .push("another password is accepted".to_owned());
     }
     Ok(())
 }

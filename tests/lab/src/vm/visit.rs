@@ -10,6 +10,7 @@ use super::lock;
 use super::scene::{Broken, Seen};
 use super::snapshot::{self, Snapshot};
 use crate::boot::{Moment, Options};
+use crate::fault::Fault;
 use crate::platform::journal::Way;
 use crate::platform::plug::now;
 use crate::platform::{Entry, Platform};
@@ -24,6 +25,9 @@ pub(super) const REAL_INIT: &str = "systemd[1]: Hostname set to <vm-desk01>";
 
 /// What the visitor runs.
 const LOOK: &str = include_str!("../../data/distro-look.sh");
+
+/// What else a visitor does before he looks around.
+pub(super) type Deed = dyn Fn(&mut Guest<'_>) -> Result<(), Fault> + Send + Sync;
 
 /// Where a provisioning writes, as the README has it, on a machine like this.
 pub(super) const OURS: [&str; 19] = [
@@ -64,11 +68,13 @@ pub(super) const DEBIANS: [&str; 4] = [
     "/var/tmp/",
 ];
 
-/// Whether somebody comes for the first time, and takes the host key from the console, or comes back.
+/// Whether somebody comes for the first time, and takes the host key from the console, or comes back, or
+/// comes to a machine that makes its host key too late for that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Errand {
     First,
     Second,
+    Unannounced,
 }
 
 /// A boot, and what a visitor saw of it.
@@ -82,6 +88,16 @@ pub(super) struct Visit {
 impl Visit {
     /// Boots, lets somebody in, and has him look around and switch the machine off.
     pub(super) fn pay(desk: &Arc<Desk>, errand: Errand, options: Options) -> Result<Self, Broken> {
+        Self::pay_and(desk, errand, Arc::new(|_| Ok(())), options)
+    }
+
+    /// The same with something to do before.
+    pub(super) fn pay_and(
+        desk: &Arc<Desk>,
+        errand: Errand,
+        deed: Arc<Deed>,
+        options: Options,
+    ) -> Result<Self, Broken> {
         let found = Arc::new(Mutex::new((String::new(), Vec::new(), None)));
         let at_its_beginning = {
             let found = found.clone();
@@ -101,8 +117,10 @@ impl Visit {
                     let mut guest = match errand {
                         Errand::First => Guest::arrive(&desk, hands)?,
                         Errand::Second => Guest::return_to(&desk, hands),
+                        Errand::Unannounced => Guest::trust(&desk, hands)?,
                     };
                     guest.ping()?;
+                    deed(&mut guest)?;
                     let said = guest.look(LOOK)?;
                     let mut found = lock(&found);
                     found.0 = said;
