@@ -104,6 +104,15 @@ pub(crate) fn on_installed(distribution: &Distribution, body: impl FnOnce(&Machi
     });
 }
 
+/// Runs a test on a machine whose root is a Debian of the lab's.
+pub(crate) fn on_debian(flavour: Flavour, body: impl FnOnce(&Machine)) {
+    on_root(body, |body, machine| {
+        if install(flavour, machine) {
+            body(machine);
+        }
+    });
+}
+
 /// Gives a machine a Debian for its root, or says why the test that needs it is skipped.
 pub(crate) fn install(flavour: Flavour, machine: &Machine) -> bool {
     let Some(archive) = debian::made(&Lab::open().unwrap(), flavour) else {
@@ -173,7 +182,7 @@ fn become_other(root: &Path, distribution: &Distribution) {
 
 impl Inside {
     /// Makes the root a place where its programs can run; nothing of that is seen in the root itself.
-    fn enter(machine: &Machine) -> Self {
+    pub(crate) fn enter(machine: &Machine) -> Self {
         let root = machine.place().join("inside");
         fs::create_dir(&root).unwrap();
         rustix::mount::mount_bind(machine.root(), &root).unwrap();
@@ -196,6 +205,13 @@ impl Inside {
             fs::create_dir(root.join("run").join(path)).unwrap();
         }
         Self { root }
+    }
+
+    /// Lets the root see a directory of ours.
+    pub(crate) fn lay(&self, directory: &str, at: &str) {
+        let to = self.root.join(at.trim_start_matches('/'));
+        fs::create_dir_all(&to).unwrap();
+        rustix::mount::mount_bind(directory, &to).unwrap();
     }
 
     /// Runs a program of the root as its root, with this on its standard input.

@@ -17,6 +17,7 @@ mod credentials;
 mod discs;
 mod far;
 mod foreign;
+mod handed;
 mod handover;
 mod healthy;
 mod hostile;
