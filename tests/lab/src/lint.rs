@@ -1,9 +1,11 @@
 //! The checks that read the code and run none of it.
 //!
 //! Format, clippy with every warning an error (the workspace on the host, the product on both of
-//! its targets), documentation, the fence around `unsafe`, shellcheck for every shell file, and manual
-//! pages and completions against the program's help.
+//! its targets), documentation, the fence around `unsafe`, shellcheck for every shell file, manual pages
+//! and completions against the program's help, and the pages for people against the files and the helps
+//! that they speak of.
 
+mod docs;
 mod fence;
 mod manual;
 mod shell;
@@ -46,6 +48,11 @@ pub static CHECKS: &[Check] = &[
         name: "manual",
         about: "man pages and completions have what the help has; mandoc finds nothing",
         run: manual::check,
+    },
+    Check {
+        name: "pages",
+        about: "links, commands and options in the pages for people are there",
+        run: docs::check,
     },
     Check {
         name: "clippy",

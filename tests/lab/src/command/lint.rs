@@ -12,11 +12,13 @@ use super::usage;
 
 /// What `--help` shows.
 pub(crate) const HELP: &str = "\
-Reads the code: format, clippy, documentation, `unsafe`, shell files, manual pages.
+Reads the code: format, clippy, documentation, `unsafe`, shell files, manual pages,
+pages.
 
 Usage: cargo lab lint [OPTION]... [CHECK]...
 
-  CHECK           fmt, unsafe, shell, manual, clippy, doc; default: all, in this order
+  CHECK           fmt, unsafe, shell, manual, pages, clippy, doc; default: all, in this
+                  order
   --list          say what each does
 
 Every warning is an error, and every check is run even if one before it fails.
