@@ -266,7 +266,7 @@ impl Helps {
         for piece in pieces {
             let name = piece.find(|c: char| !(c.is_ascii_lowercase() || "-.".contains(c)));
             let inside = before.ends_with(|c: char| c.is_alphanumeric() || "/-_".contains(c));
-            if let Some(name) = name.and_then(|end| Some((&piece[..end], &piece[end..])))
+            if let Some(name) = name.map(|end| (&piece[..end], &piece[end..]))
                 && !inside
                 && name.1.starts_with('=')
                 && !has(&self.preroot, "--", name.0)
