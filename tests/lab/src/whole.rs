@@ -208,6 +208,13 @@ pub fn run(options: &Options) -> Result<Outcome, Fault> {
     };
     let run = qemu::run(&qemu, &machine, peer.as_mut(), &mut follower)?;
     drop(peer);
+    if let Exit::Failed(why) = run.exit {
+        return Err(Fault::Program {
+            command: qemu.program().display().to_string(),
+            ended: "failed".to_owned(),
+            said: why,
+        });
+    }
     step.end();
     let began = follower.began();
     let mut timeline = follower.timeline;

@@ -1,5 +1,6 @@
 //! What `cargo lab boot --disk` prints: who asked what, the agents' logs, timelines, the verdict.
 
+use std::fs::File;
 use std::process::ExitCode;
 
 use lab::fault::Fault;
@@ -22,6 +23,10 @@ const MOST: usize = 20;
 
 /// Boots each in its turn and tells what came of it.
 pub(super) fn run(disks: &[Options], detail: Detail) -> Result<ExitCode, Fault> {
+    // Nobody wants to hear after minutes that the second one was misspelt.
+    for options in disks {
+        File::open(&options.image).map_err(Fault::file("read", &options.image))?;
+    }
     let mut ends = Vec::new();
     for options in disks {
         let outcome = whole::run(options)?;
@@ -118,16 +123,17 @@ fn host_name(outcome: &Outcome) -> String {
 
 /// Says how the machine came to its end.
 fn end(outcome: &Outcome) -> String {
-    let how = match (&outcome.exit, outcome.ending) {
-        (Exit::Failed(why), _) => return format!("the emulator failed: {why}"),
-        (_, None) => return "it switched itself off".to_owned(),
-        _ if outcome.forced => "by force",
-        _ => "by its power button",
+    let how = if outcome.forced {
+        "by force"
+    } else {
+        "by its power button"
     };
     match outcome.ending {
         Some(Ending::Stuck(why)) => format!("{how}: {why}"),
         Some(Ending::OutOfTime) => format!("{how}: time was up; --timeout SECONDS gives more"),
-        Some(Ending::Done) | None => format!("{how}, when it had said all"),
+        Some(Ending::Done) => format!("{how}, when it had said all"),
+        None if outcome.exit == Exit::Panicked => "its kernel gave up".to_owned(),
+        None => "it switched itself off".to_owned(),
     }
 }
 
