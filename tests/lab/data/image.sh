@@ -28,12 +28,17 @@ chmod 755 usr/sbin/policy-rc.d
 
 mkdir run/archives
 mount --bind "$packages" run/archives
-# What is asked for may need what is there already.
+# What is asked for needs much that is there already.
+is_there() {
+    for list in "var/lib/dpkg/info/$1.list" "var/lib/dpkg/info/$1":*.list; do
+        [ ! -e "$list" ] || return 0
+    done
+    return 1
+}
 for package in "$packages"/*.deb; do
     [ -e "$package" ] || continue
     name=${package##*/}
-    ls "var/lib/dpkg/info/${name%%_*}".list "var/lib/dpkg/info/${name%%_*}":*.list 2>/dev/null | grep -q . ||
-        echo "/run/archives/$name"
+    is_there "${name%%_*}" || echo "/run/archives/$name"
 done >tmp/wanted
 [ ! -s tmp/wanted ] ||
     chroot . /usr/bin/xargs -a /tmp/wanted dpkg --path-exclude='/usr/share/doc/*' --path-exclude='/usr/share/man/*' \
