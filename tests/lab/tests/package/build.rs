@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use lab::fault::Fault;
 use lab::fetch::Lab;
+use lab::install::{Generator, lay};
 use lab::package::{Recipe, VERSION, trial};
 
 use super::{Place, complaint, program, recipe};
@@ -95,6 +96,41 @@ fn file_and_version_are_those_of_the_tree() {
         first.starts_with(&format!("preroot ({VERSION}) ")),
         "{first}"
     );
+}
+
+#[test]
+fn package_has_what_install_lays_for_debians_generators() {
+    let (lab, place) = (Lab::open().unwrap(), Place::new("contents"));
+    let package = recipe(&lab).build(&lab, place.path()).unwrap();
+    let contents = dpkg_deb(&lab, &["--contents"], &package);
+    let has = |wanted: &str| {
+        let mut names = contents
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(5));
+        names.any(|name| name.strip_prefix("./") == Some(wanted))
+    };
+    let generators = [Generator::Dracut, Generator::InitramfsTools];
+    let root = place.path().join("root");
+    for laid in lay(lab.project(), program(), &generators, &root, false).unwrap() {
+        let compressed = format!("{}.gz", laid.to);
+        let moved = laid
+            .to
+            .replace("zsh/site-functions", "zsh/vendor-completions");
+        assert!(
+            has(laid.to) || has(&compressed) || has(&moved),
+            "{}",
+            laid.to
+        );
+    }
+    assert!(!contents.contains("initcpio") && !contents.contains("site-functions"));
+    // Debian's policy has pages and changelogs compressed, and the licences not.
+    for name in [
+        "man/man8/preroot.8.gz",
+        "doc/preroot/changelog.gz",
+        "doc/preroot/copyright",
+    ] {
+        assert!(has(&format!("usr/share/{name}")), "{name}");
+    }
 }
 
 #[test]
