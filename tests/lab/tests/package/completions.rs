@@ -117,7 +117,10 @@ impl Shell for Fish {
         }
         let completion = project.join("package/completions/preroot.fish");
         command
-            .env("HOME", "/nonexistent")
+            // It takes notes there.
+            .env("HOME", env!("CARGO_TARGET_TMPDIR"))
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_DATA_HOME")
             .args([
                 "--command",
                 "source $argv[1]; complete --do-complete $argv[2]",
