@@ -4,6 +4,7 @@ use std::fs::File;
 use std::process::ExitCode;
 
 use lab::fault::Fault;
+use lab::platform::dhcp::{Kind, Spoken};
 use lab::platform::{Entry, Platform};
 use lab::qemu::Exit;
 use lab::whole::{self, Ending, Log, Options, Outcome, heard, timeline};
@@ -107,17 +108,19 @@ fn print(outcome: &Outcome, options: &Options, detail: Detail) {
 fn host_name(outcome: &Outcome) -> String {
     let journal = outcome.platform.iter().flat_map(Platform::journal);
     let mut names = journal.filter_map(|entry| {
-        let spoken = entry.dhcp()?;
+        // Whoever gives an address back publishes nothing.
+        let asked = |spoken: &Spoken| matches!(spoken.kind, Kind::Discover | Kind::Request);
+        let spoken = entry.dhcp().filter(asked)?;
         let name = spoken.host_name.or(spoken.full_name)?;
         Some((name, entry.at().saturating_sub(outcome.began)))
     });
     match names.next_back() {
         Some((name, at)) => format!(
-            "{} (its last DHCP message with a name, after {:.1} s)",
+            "{} (as it last asked for an address with one, after {:.1} s)",
             name.escape_default(),
             at.as_secs_f64()
         ),
-        None => "in no DHCP message: Azure's DNS would not know it".to_owned(),
+        None => "none in any DHCP request: Azure's DNS would not know the machine".to_owned(),
     }
 }
 
