@@ -25,7 +25,8 @@ Usage: cargo lab fetch [OPTION]... [THING]...
                   `debian-generators` (the same with dracut and initramfs-tools),
                   `debian-read-only` (the same for a root that is never written to),
                   `distro` (a disk of that with preroot, and each initramfs beside it),
-                  or a program such as mkudffs; default: all that `cargo lab boot` needs
+                  `uefi` (for whole disks), or a program such as mkudffs; default: all
+                  that `cargo lab boot` needs of a machine it makes itself
   --arch ARCH     for which machine: x86_64 (default), aarch64; a whole system and the
                   programs are this one's
   --list          list the programs that can be fetched
@@ -67,6 +68,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<ExitCode, Fault> {
             "debian-generators" => debian::archive(&lab, Flavour::WithGenerators)?,
             "debian-read-only" => debian::archive(&lab, Flavour::ReadOnly)?,
             "distro" => Distro::make(&lab)?.disk(),
+            "uefi" => lab.uefi()?.0,
             program if known_programs().any(|known| known == program) => {
                 lab.tool(program)?.program().to_owned()
             }
