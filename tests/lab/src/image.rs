@@ -312,6 +312,8 @@ fn add(tree: &Path, agent: Agent, menu: &str) -> Result<(), Fault> {
     let mut drivers = DRIVERS.to_owned();
     let mut files = vec![
         ("boot/grub/grub.cfg", menu, 0o644),
+        // Else cloud-init makes that of the United States, for which there are no files.
+        ("etc/default/locale", "LANG=C.UTF-8\n", 0o644),
         ("etc/fstab", fstab.as_str(), 0o644),
         // While the initramfs is made there is no root to ask for its kind.
         (
