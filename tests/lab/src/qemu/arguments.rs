@@ -134,6 +134,14 @@ impl Firmware {
 /// The network card that every Linux in a virtual machine has a driver for.
 pub const VIRTIO: &str = "virtio-net-pci";
 
+/// The drive of a VM of the second generation. Linux sees nothing on a PC's IDE drive after UEFI, either.
+const SCSI_DRIVE: [&str; 4] = [
+    "-device",
+    "virtio-scsi-pci,id=optical",
+    "-device",
+    "scsi-cd,bus=optical.0,drive=cd0",
+];
+
 /// Builds the emulator's arguments.
 pub(super) fn arguments(machine: &Machine, cable: &Cable) -> Result<Vec<String>, Fault> {
     let traits = machine.arch.traits();
@@ -192,7 +200,10 @@ pub(super) fn arguments(machine: &Machine, cable: &Cable) -> Result<Vec<String>,
         "-drive",
         &format!("if=none,id=cd0,media=cdrom,readonly=on{disc}"),
     ]);
-    add(traits.optical);
+    match &machine.start {
+        Start::Disk { uefi: Some(_), .. } => add(&SCSI_DRIVE),
+        _ => add(traits.optical),
+    }
     let tag = format!("type=3,manufacturer=Microsoft Corporation,asset={ASSET_TAG}");
     let id = match &machine.start {
         Start::Disk { uefi: Some(_), .. } => machine.vm_id.clone(),
@@ -362,6 +373,8 @@ mod tests {
             "{line}"
         );
         assert!(line.contains("unit=1,format=raw,file=/vars"), "{line}");
+        assert!(line.contains("scsi-cd,bus=optical.0,drive=cd0"), "{line}");
+        assert!(!line.contains("ide-cd"), "{line}");
     }
 
     #[test]
