@@ -2,7 +2,7 @@
 //!
 //! Not a reader of prose. Relative links lead to a file, and to a heading in it; what stands in code as
 //! a command line of `cargo lab`, `preroot` or the packer, or as `preroot.NAME=`, is in the help that the
-//! program prints; a link leads to each page of `docs/`. Code is what Markdown takes for it: between
+//! program prints, and each promise of `cargo lab vm` is one; a link leads to each page of `docs/`. Code is what Markdown takes for it: between
 //! backticks, between fences, or four blanks in behind an empty line. The helps are read from the
 //! sources, as nothing is run here.
 
@@ -19,6 +19,8 @@ use crate::progress;
 const PREROOT: &str = "src/command/help.rs";
 const PACKER: &str = "initramfs/src/main.rs";
 const VERBS: &str = "tests/lab/src/command";
+/// Where the promises of `cargo lab vm` have their names.
+const PROMISES: &str = "tests/lab/src/vm.rs";
 
 /// Reads all pages; what is wrong with them is shown, and the first of it is the fault.
 pub(super) fn check(lab: &Lab) -> Result<(), Fault> {
@@ -203,6 +205,7 @@ struct Helps {
     preroot: String,
     packer: String,
     verbs: BTreeMap<String, String>,
+    promises: String,
 }
 
 impl Helps {
@@ -221,10 +224,12 @@ impl Helps {
                 verbs.insert(verb.into_owned(), read(&path)?);
             }
         }
+        let promises = project.join(PROMISES);
         Ok(Self {
             preroot: read(&project.join(PREROOT))?,
             packer: read(&project.join(PACKER))?,
             verbs,
+            promises: fs::read_to_string(&promises).map_err(Fault::file("read", &promises))?,
         })
     }
 
@@ -233,6 +238,11 @@ impl Helps {
         let words = &words[words.iter().take_while(|word| is_before(word)).count()..];
         let (program, help, rest) = match words {
             ["chroot", _, rest @ ..] => return self.flaw(rest),
+            ["cargo", "lab", "vm", name, ..]
+                if is_name(name) && !self.promises.contains(&format!("\"{name}\"")) =>
+            {
+                return Some(format!("there is no promise {name}"));
+            }
             ["cargo", "lab", verb, rest @ ..] if is_name(verb) => match self.verbs.get(*verb) {
                 Some(help) => (format!("cargo lab {verb}"), help, rest),
                 None => return Some(format!("there is no `cargo lab {verb}`")),
@@ -368,6 +378,7 @@ mod tests {
             preroot: HELP.to_owned(),
             packer: "  --modules DIR\n".to_owned(),
             verbs: [verb("boot", "--disc FILE\n"), verb("vm", "--list\n")].into(),
+            promises: "(\"no_disc\", 1)".to_owned(),
         }
     }
 
@@ -428,7 +439,7 @@ mod tests {
     fn commands_and_options_are_those_of_the_help() {
         for good in [
             "`cargo lab boot --disc none`",
-            "`cargo lab VERB --whatever`",
+            "`cargo lab VERB --whatever` `cargo lab vm no_disc` `cargo lab vm NAME`",
             "    cargo lab vm --list | grep --word root   # preroot nonsense\n",
             "`preroot provision --root=/mnt`",
             "`/usr/bin/preroot report ready`",
@@ -443,6 +454,7 @@ mod tests {
         }
         for (bad, what) in [
             ("`cargo lab fly`", "there is no `cargo lab fly`"),
+            ("`cargo lab vm disc`", "there is no promise disc"),
             ("`cargo lab boot --list`", "`cargo lab boot` has no --list"),
             ("`cargo lab boot [--lis]`", "`cargo lab boot` has no --lis"),
             ("`preroot generalize`", "there is no `preroot generalize`"),
@@ -489,6 +501,7 @@ mod tests {
         assert!(has(&helps.preroot, "\n  ", "provision") && has(&helps.preroot, "--", "wait-root"));
         assert!(has(&helps.packer, "--", "modules"));
         assert!(has(&helps.verbs["boot"], "--", "scenario") && !helps.verbs.contains_key("mod"));
+        assert!(helps.promises.contains("\"no_disc\""));
         assert_eq!(help("const HELP: String"), None);
     }
 }
