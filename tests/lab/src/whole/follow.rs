@@ -173,6 +173,10 @@ impl<'a> Follower<'a> {
     /// Takes what the console shows, whole lines and the beginning of one.
     fn read(&mut self, at: Duration, text: &str) {
         self.said = at;
+        // What it does while it is switched off is no part of its boot.
+        if self.ending.is_some() {
+            return;
+        }
         if is_of_kernel(text) {
             self.timeline.reach(Stage::Kernel, at);
         }
@@ -408,6 +412,15 @@ mod tests {
             follower.read(10 * SECOND, "Starting something");
             assert_eq!(follower.judge(30 * SECOND, true), None, "no prompt yet");
             assert_eq!(follower.judge(55 * SECOND, true), Some(Ending::Done));
+        });
+    }
+
+    #[test]
+    fn what_comes_behind_the_end_is_no_stage() {
+        follow(|follower| {
+            follower.ending = Some(Ending::OutOfTime);
+            follower.read(601 * SECOND, "vm login: ");
+            assert_eq!(follower.timeline.stages().len(), 1);
         });
     }
 

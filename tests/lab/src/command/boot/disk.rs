@@ -207,6 +207,11 @@ fn report(text: &str) -> Option<Vec<String>> {
             Value::String(text) if text.is_empty() => {}
             Value::String(text) => lines.push(format!("{name:<14} {text}")),
             Value::Array(_) => {}
+            Value::Number(us) if name.ends_with("_us") => {
+                let seconds = us.as_f64().map_or(0.0, |us| us / 1e6);
+                let name = name.trim_end_matches("_us");
+                lines.push(format!("{name:<14} {seconds:.3} s"));
+            }
             other => lines.push(format!("{name:<14} {other}")),
         }
     }
