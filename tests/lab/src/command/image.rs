@@ -28,7 +28,8 @@ Usage: cargo lab image --agent AGENT --output FILE [OPTION]...
 The image has 600 MiB, a partition table, GRUB, the distribution's cloud kernel and an ext4
 root. Its kernel writes to ttyS0, and a login prompt comes there; nobody can log in before
 the agent has made a user. It is a machine to try things on, not to keep: it is the same for
-all who make it, its host keys of before provisioning included.
+all who make it, its host keys of before provisioning included. That of preroot names the
+desk's network card, as docs/desk.md tells, and finds none on Azure.
 
 Made once and kept in target/lab/ until its recipe, or preroot, changes. It needs an x86_64
 machine with APT; nothing is installed, and root is not needed where namespaces are allowed.
