@@ -36,7 +36,8 @@ fn with_password() -> Document {
 fn provisioned(machine: &Machine, document: &Document, vm_id: &str) -> Run {
     machine.insert(document);
     let azure = Azure::start("healthy");
-    let run = machine.provision(&["--vm-id", vm_id]);
+    // An RSA key may take seconds on a busy machine.
+    let run = machine.provision(&["--vm-id", vm_id, "--timeout=40"]);
     azure.end().ready();
     run.exits(0);
     run
