@@ -34,9 +34,6 @@ deskadmin:deskadmin 600";
 /// How much of two disks is compared at a time.
 const CHUNK: u64 = 1 << 20;
 
-/// What the system says last when it is up.
-const OVER: &str = "@@ end";
-
 /// How the real root is mounted then.
 const OVERLAY: &str = "overlay / overlay ";
 
@@ -72,18 +69,7 @@ pub(super) fn squashfs_under_an_overlay(scene: &Scene) -> Result<(), Broken> {
     visit
         .seen
         .expect(is_laid_over, || "the root is no overlay".to_owned())?;
-    wrote_nothing(&visit.seen, &distro.squashfs())?;
-
-    // Nothing is left of that, and there is no disc any more.
-    let second = Seen::of(&Options {
-        stop_at: Some(OVER.to_owned()),
-        ..options(Disc::Empty)
-    })?;
-    second.became_ready()?;
-    second.says(&format!("root ok host={HOST_NAME} user={USER} "))?;
-    second.fact("kernel_hostname", HOST_NAME)?;
-    second.fact("failed", "")?;
-    wrote_nothing(&second, &distro.squashfs())
+    wrote_nothing(&visit.seen, &distro.squashfs())
 }
 
 pub(super) fn ext4_by_credentials(scene: &Scene) -> Result<(), Broken> {
