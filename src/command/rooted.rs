@@ -305,20 +305,23 @@ impl Rooted {
             return Ok(Output::Files);
         }
         let etc = [path, "/etc"].concat();
-        let version = plan::systemd(root);
-        let takes = version.is_some_and(|version| version >= plan::SYSTEMD);
         let for_good = plan::is_left_alone(root) || mount::is_read_only_for_good(path);
         if wanted == Wanted::Auto {
             if !for_good && options.dry_run {
                 return Ok(Output::Files);
             }
             self.make_writable(log);
-            // Without such a systemd the first file that cannot be written is named.
-            if !takes || !mount::is_read_only(&etc) {
+            if !mount::is_read_only(&etc) {
                 return Ok(Output::Files);
             }
-        } else if !takes {
-            return Err(RootedFault::Plan(PlanFault::OldSystemd(version)));
+        }
+        let version = self.root().and_then(|root| plan::systemd(root));
+        if version.is_none_or(|version| version < plan::SYSTEMD) {
+            return match wanted {
+                // The first file that cannot be written is named.
+                Wanted::Auto => Ok(Output::Files),
+                _ => Err(RootedFault::Plan(PlanFault::OldSystemd(version))),
+            };
         }
         self.hands_over = true;
         let etc = !for_good || !mount::is_read_only(&etc);
