@@ -10,10 +10,12 @@ mod fence;
 mod manual;
 mod shell;
 
+use std::path::Path;
+
 use crate::arch::Arch;
 use crate::cargo;
 use crate::fault::Fault;
-use crate::fetch::Lab;
+use crate::fetch::{Lab, list};
 use crate::progress;
 
 pub use fence::{Fence, Finding};
@@ -71,6 +73,30 @@ impl Check {
     pub fn run(&self, lab: &Lab) -> Result<(), Fault> {
         (self.run)(lab)
     }
+}
+
+/// Shows every file of the project, but for what is built and what is hidden; `.ci` is not.
+fn each_file(
+    project: &Path,
+    target: &Path,
+    mut visit: impl FnMut(&Path) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let mut directories = vec![project.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for path in list(&directory) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // A link leads to what is found elsewhere, or out of the project.
+            if path.is_symlink() || path == target || path == project.join("target") {
+                continue;
+            }
+            if !path.is_dir() {
+                visit(&path)?;
+            } else if !name.starts_with('.') || name == ".ci" {
+                directories.push(path);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Compares with the format that rustfmt would give.

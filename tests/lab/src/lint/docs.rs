@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use super::each_file;
 use crate::fault::Fault;
 use crate::fetch::{Lab, list};
 use crate::progress;
@@ -67,25 +68,17 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// Finds the pages of the project; what begins with a dot is not looked into.
+/// Finds the pages of the project.
 fn pages(project: &Path, target: &Path) -> Result<Vec<Page>, Fault> {
     let mut found = Vec::new();
-    let mut directories = vec![project.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for path in list(&directory) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if path.is_symlink() || path == target || path == project.join("target") {
-                continue;
-            }
-            if path.is_dir() && !name.starts_with('.') {
-                directories.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "md") {
-                let text = fs::read_to_string(&path).map_err(Fault::file("read", &path))?;
-                let path = path.strip_prefix(project).unwrap_or(&path).to_owned();
-                found.push(Page::new(path, &text));
-            }
+    each_file(project, target, |path| {
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let text = fs::read_to_string(path).map_err(Fault::file("read", path))?;
+            let path = path.strip_prefix(project).unwrap_or(path).to_owned();
+            found.push(Page::new(path, &text));
         }
-    }
+        Ok(())
+    })?;
     found.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
 }

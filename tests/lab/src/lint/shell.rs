@@ -8,8 +8,9 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use super::each_file;
 use crate::fault::Fault;
-use crate::fetch::{Lab, list};
+use crate::fetch::Lab;
 use crate::progress;
 
 /// How much of a file is read to see its first line.
@@ -61,24 +62,13 @@ fn count(files: usize) -> String {
 /// Finds the shell files, by their languages.
 fn files(project: &Path, target: &Path) -> Result<BTreeMap<&'static str, Vec<PathBuf>>, Fault> {
     let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    let mut directories = vec![project.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for path in list(&directory) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            // A link leads to what is found elsewhere, or out of the project.
-            if path.is_symlink() || path == target || path == project.join("target") {
-                continue;
-            }
-            if path.is_dir() {
-                if !name.starts_with('.') || name == ".ci" {
-                    directories.push(path);
-                }
-            } else if let Some(shell) = shell(&path, &first_line(&path)?) {
-                let file = path.strip_prefix(project).unwrap_or(&path).to_owned();
-                found.entry(shell).or_default().push(file);
-            }
+    each_file(project, target, |path| {
+        if let Some(shell) = shell(path, &first_line(path)?) {
+            let file = path.strip_prefix(project).unwrap_or(path).to_owned();
+            found.entry(shell).or_default().push(file);
         }
-    }
+        Ok(())
+    })?;
     for files in found.values_mut() {
         files.sort();
     }
