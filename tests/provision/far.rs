@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -98,30 +98,41 @@ impl Far {
 
     /// Starts dnsmasq there, for addresses of this range and so long.
     pub(crate) fn dnsmasq(&self, machine: &Machine, range: &str, more: &[&str]) -> Option<Server> {
-        let mut dnsmasq = tool("dnsmasq", "dnsmasq-base")?;
-        dnsmasq.args([
+        let dnsmasq = dnsmasq(machine, range, more)?;
+        Some(Server::start(
+            &mut self.inside(&dnsmasq),
+            "DHCP, sockets bound exclusively",
+        ))
+    }
+}
+
+/// Where dnsmasq notes its leases.
+pub(crate) fn leases(machine: &Machine) -> PathBuf {
+    machine.place().join("leases")
+}
+
+/// Makes the command line of a dnsmasq for addresses of this range and so long.
+pub(crate) fn dnsmasq(machine: &Machine, range: &str, more: &[&str]) -> Option<Command> {
+    let mut dnsmasq = tool("dnsmasq", "dnsmasq-base")?;
+    dnsmasq
+        .args([
             "--no-daemon",
             "--conf-file=/dev/null",
             "--user=root",
             "--group=root",
             "--pid-file=",
+            // No DNS, and no ping before an address is offered: that takes seconds.
             "--port=0",
             "--no-ping",
             "--interface=host0",
             "--bind-interfaces",
             "--dhcp-authoritative",
             "--log-dhcp",
-        ]);
-        let leases = machine.place().join("leases");
-        dnsmasq
-            .arg(format!("--dhcp-range={range}"))
-            .arg(format!("--dhcp-leasefile={}", leases.display()))
-            .args(more);
-        Some(Server::start(
-            &mut self.inside(&dnsmasq),
-            "DHCP, sockets bound exclusively",
-        ))
-    }
+        ])
+        .arg(format!("--dhcp-range={range}"))
+        .arg(format!("--dhcp-leasefile={}", leases(machine).display()))
+        .args(more);
+    Some(dnsmasq)
 }
 
 impl Drop for Far {

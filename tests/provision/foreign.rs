@@ -16,10 +16,11 @@ use lab::platform::http::Door;
 use lab::platform::plug::tcp;
 
 use crate::azure::Azure;
+use crate::far::{self, AZURE};
 use crate::healthy::{CONVERSATION, assert_has_identity, with_key};
 use crate::machine::{HOST_NAME, Machine, assert_at_rest, on_machine, report};
 use crate::namespace::{ip, is_strict};
-use crate::tools::{find, tool};
+use crate::tools::find;
 
 /// The routes that Azure sends, as option 121 has them (RFC 3442): default, WireServer, IMDS.
 const ROUTES: &str = "00.0A000001 20.A83F8110.0A000001 20.A9FEA9FE.0A000001";
@@ -116,40 +117,18 @@ fn becomes_ready(machine: &Machine, server: Server) -> String {
 #[test]
 fn dnsmasq_gives_the_lease_and_the_kernel_carries_the_report() {
     on_machine(|machine| {
-        let Some(mut dnsmasq) = tool("dnsmasq", "dnsmasq-base") else {
+        let range = "10.0.0.4,10.0.0.4,255.255.255.0,infinite";
+        let Some(mut dnsmasq) = far::dnsmasq(machine, range, &AZURE) else {
             return;
         };
         address_host();
-        let leases = machine.place().join("leases");
-        let options = [
-            "--no-daemon",
-            "--conf-file=/dev/null",
-            "--user=root",
-            "--group=root",
-            "--pid-file=",
-            // No DNS, and no ping before an address is offered: that takes seconds.
-            "--port=0",
-            "--no-ping",
-            "--interface=host0",
-            "--bind-interfaces",
-            "--dhcp-authoritative",
-            "--dhcp-range=10.0.0.4,10.0.0.4,255.255.255.0,infinite",
-            "--dhcp-option=option:router,10.0.0.1",
-            "--dhcp-option=option:dns-server,168.63.129.16",
-            "--dhcp-option=121,0.0.0.0/0,10.0.0.1,168.63.129.16/32,10.0.0.1,169.254.169.254/32,10.0.0.1",
-            "--dhcp-option=245,168.63.129.16",
-            "--log-dhcp",
-        ];
-        dnsmasq
-            .args(options)
-            .arg(format!("--dhcp-leasefile={}", leases.display()));
         let server = Server::start(&mut dnsmasq, "DHCP, sockets bound exclusively");
         let said = becomes_ready(machine, server);
         assert!(
             said.contains("DHCPACK(host0) 10.0.0.4 00:0d:3a:11:22:33"),
             "{said}"
         );
-        let lease = fs::read_to_string(leases).unwrap();
+        let lease = fs::read_to_string(far::leases(machine)).unwrap();
         let fields: Vec<&str> = lease.split_whitespace().collect();
         assert_eq!(fields[1..3], ["00:0d:3a:11:22:33", "10.0.0.4"], "{lease}");
         // The final name, or none where the lease was faster than the disc.
