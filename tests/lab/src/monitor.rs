@@ -120,22 +120,31 @@ impl Door {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
+    use std::thread::JoinHandle;
 
-    #[test]
-    fn power_button_is_pressed_by_its_own_word() {
-        let monitor = Monitor::new(1 << 20);
+    /// Plays an emulator that answers each question so, and tells what it was asked.
+    fn emulator(
+        monitor: &Monitor,
+        mut answer: impl FnMut(&Value) -> &'static [u8] + Send + 'static,
+    ) -> JoinHandle<Vec<String>> {
         let listener = UnixListener::bind(&monitor.path).unwrap();
-        let emulator = std::thread::spawn(move || {
+        std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             stream.write_all(b"{\"QMP\": {}}\n").unwrap();
             let mut asked = Vec::new();
             for line in BufReader::new(stream.try_clone().unwrap()).lines() {
                 let asks: Value = serde_json::from_str(&line.unwrap()).unwrap();
                 asked.push(asks["execute"].as_str().unwrap().to_owned());
-                stream.write_all(b"{\"return\": {}}\n").unwrap();
+                stream.write_all(answer(&asks)).unwrap();
             }
             asked
-        });
+        })
+    }
+
+    #[test]
+    fn power_button_is_pressed_by_its_own_word() {
+        let monitor = Monitor::new(1 << 20);
+        let emulator = emulator(&monitor, |_| b"{\"return\": {}}\n");
         monitor.power_down().unwrap();
         assert_eq!(
             emulator.join().unwrap(),
@@ -146,24 +155,12 @@ mod tests {
     #[test]
     fn events_are_passed_over_and_an_error_is_told() {
         let monitor = Monitor::new(1 << 20);
-        let listener = UnixListener::bind(&monitor.path).unwrap();
-        let emulator = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.write_all(b"{\"QMP\": {}}\n").unwrap();
-            let mut asked = Vec::new();
-            for line in BufReader::new(stream.try_clone().unwrap()).lines() {
-                let asks: Value = serde_json::from_str(&line.unwrap()).unwrap();
-                let word = asks["execute"].as_str().unwrap().to_owned();
-                let answer: &[u8] = if word == "pmemsave" {
-                    assert_eq!(asks["arguments"]["size"], 1 << 20);
-                    b"{\"error\": {\"desc\": \"no room\"}}\n"
-                } else {
-                    b"{\"event\": \"STOP\"}\n{\"return\": {}}\n"
-                };
-                asked.push(word);
-                stream.write_all(answer).unwrap();
+        let emulator = emulator(&monitor, |asks| {
+            if asks["execute"] == "pmemsave" {
+                assert_eq!(asks["arguments"]["size"], 1 << 20);
+                return b"{\"error\": {\"desc\": \"no room\"}}\n";
             }
-            asked
+            b"{\"event\": \"STOP\"}\n{\"return\": {}}\n"
         });
         let fault = monitor.memory(Path::new("/nonexistent/x")).unwrap_err();
         assert!(fault.to_string().contains("no room"), "{fault}");
