@@ -1,0 +1,221 @@
+//! What the lab may ask for, and the packages that have it, by the families of distributions.
+
+/// A program and the package that has it: Debian's and Ubuntu's, Fedora's, Arch's, Alpine's.
+pub(super) struct Source {
+    pub(super) program: &'static str,
+    pub(super) deb: &'static str,
+    pub(super) rpm: &'static str,
+    pub(super) arch: &'static str,
+    pub(super) apk: &'static str,
+}
+
+/// Makes a row of [`SOURCES`].
+const fn source(program: &'static str, [deb, rpm, arch, apk]: [&'static str; 4]) -> Source {
+    Source {
+        program,
+        deb,
+        rpm,
+        arch,
+        apk,
+    }
+}
+
+/// Every program that the lab may ask for.
+pub(super) static SOURCES: &[Source] = &[
+    source(
+        "qemu-system-x86_64",
+        [
+            "qemu-system-x86",
+            "qemu-system-x86-core",
+            "qemu-system-x86",
+            "qemu-system-x86_64",
+        ],
+    ),
+    source(
+        "qemu-system-aarch64",
+        [
+            "qemu-system-arm",
+            "qemu-system-aarch64-core",
+            "qemu-system-aarch64",
+            "qemu-system-aarch64",
+        ],
+    ),
+    source(
+        "qemu-aarch64-static",
+        [
+            "qemu-user-static",
+            "qemu-user-static-aarch64",
+            "qemu-user-static",
+            "qemu-aarch64",
+        ],
+    ),
+    source(
+        "qemu-x86_64-static",
+        [
+            "qemu-user-static",
+            "qemu-user-static-x86",
+            "qemu-user-static",
+            "qemu-x86_64",
+        ],
+    ),
+    source(
+        "mke2fs",
+        ["e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs"],
+    ),
+    source(
+        "debugfs",
+        ["e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs-extra"],
+    ),
+    source(
+        "e2fsck",
+        ["e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs"],
+    ),
+    source(
+        "qemu-img",
+        ["qemu-utils", "qemu-img", "qemu-img", "qemu-img"],
+    ),
+    source("depmod", ["kmod", "kmod", "kmod", "kmod"]),
+    source(
+        "genisoimage",
+        ["genisoimage", "genisoimage", "cdrtools", "cdrkit"],
+    ),
+    source("mkudffs", ["udftools", "udftools", "udftools", "udftools"]),
+    source("dnsmasq", ["dnsmasq-base", "dnsmasq", "dnsmasq", "dnsmasq"]),
+    source("kea-dhcp4", ["kea-dhcp4-server", "kea", "kea", "kea-dhcp4"]),
+    source(
+        "dhcpd",
+        [
+            "isc-dhcp-server",
+            "dhcp-server",
+            "dhcp",
+            "dhcp-server-vanilla",
+        ],
+    ),
+    source("dhcpcd", ["dhcpcd-base", "dhcpcd", "dhcpcd", "dhcpcd"]),
+    source(
+        "ssh-keygen",
+        ["openssh-client", "openssh", "openssh", "openssh-keygen"],
+    ),
+    source(
+        "sshd",
+        [
+            "openssh-server",
+            "openssh-server",
+            "openssh",
+            "openssh-server",
+        ],
+    ),
+    source(
+        "busybox",
+        ["busybox-static", "busybox", "busybox", "busybox-static"],
+    ),
+    source("bash", ["bash", "bash", "bash", "bash"]),
+    source("xz", ["xz-utils", "xz", "xz", "xz"]),
+    source("zstd", ["zstd", "zstd", "zstd", "zstd"]),
+    source("ip", ["iproute2", "iproute", "iproute2", "iproute2"]),
+    source(
+        "unshare",
+        ["util-linux", "util-linux", "util-linux", "util-linux-misc"],
+    ),
+    source(
+        "nsenter",
+        ["util-linux", "util-linux", "util-linux", "util-linux-misc"],
+    ),
+    source(
+        "ssh",
+        [
+            "openssh-client",
+            "openssh-clients",
+            "openssh",
+            "openssh-client-default",
+        ],
+    ),
+    source(
+        "ping",
+        ["iputils-ping", "iputils", "iputils", "iputils-ping"],
+    ),
+    source("mount", ["mount", "util-linux", "util-linux", "mount"]),
+    source(
+        "blkid",
+        ["util-linux", "util-linux", "util-linux", "util-linux-misc"],
+    ),
+    source("udfinfo", ["udftools", "udftools", "udftools", "udftools"]),
+    source(
+        "isoinfo",
+        ["genisoimage", "genisoimage", "cdrtools", "cdrkit"],
+    ),
+    source("cpio", ["cpio", "cpio", "cpio", "cpio"]),
+    source(
+        "bsdcpio",
+        [
+            "libarchive-tools",
+            "bsdcpio",
+            "libarchive",
+            "libarchive-tools",
+        ],
+    ),
+    source("dpkg-deb", ["dpkg", "dpkg", "dpkg", "dpkg"]),
+    source(
+        "md5sum",
+        ["coreutils", "coreutils", "coreutils", "coreutils"],
+    ),
+    source("gzip", ["gzip", "gzip", "gzip", "gzip"]),
+    source("openssl", ["openssl", "openssl", "openssl", "openssl"]),
+    source("file", ["file", "file", "file", "file"]),
+    source("mandoc", ["mandoc", "mandoc", "mandoc", "mandoc"]),
+    source("zsh", ["zsh", "zsh", "zsh", "zsh"]),
+    source("fish", ["fish", "fish", "fish", "fish"]),
+    source(
+        "grub-mkimage",
+        ["grub-common", "grub2-tools", "grub", "grub"],
+    ),
+    source(
+        "mkfs.vfat",
+        ["dosfstools", "dosfstools", "dosfstools", "dosfstools"],
+    ),
+    source("mmd", ["mtools", "mtools", "mtools", "mtools"]),
+    source("mcopy", ["mtools", "mtools", "mtools", "mtools"]),
+    source("sfdisk", ["fdisk", "util-linux", "util-linux", "sfdisk"]),
+    source("readelf", ["binutils", "binutils", "binutils", "binutils"]),
+    source(
+        "shellcheck",
+        ["shellcheck", "ShellCheck", "shellcheck", "shellcheck"],
+    ),
+];
+
+/// UEFI for a PC, which is no program of ours but one of the machine's.
+pub(super) static UEFI_SOURCE: Source = source("OVMF", ["ovmf", "edk2-ovmf", "edk2-ovmf", "ovmf"]);
+
+/// The program and the variables, without Secure Boot, where Debian, Fedora and Arch have them.
+pub(super) const UEFI: [(&str, &str); 4] = [
+    (
+        "usr/share/OVMF/OVMF_CODE_4M.fd",
+        "usr/share/OVMF/OVMF_VARS_4M.fd",
+    ),
+    ("usr/share/OVMF/OVMF_CODE.fd", "usr/share/OVMF/OVMF_VARS.fd"),
+    (
+        "usr/share/edk2/ovmf/OVMF_CODE.fd",
+        "usr/share/edk2/ovmf/OVMF_VARS.fd",
+    ),
+    (
+        "usr/share/edk2/x64/OVMF_CODE.4m.fd",
+        "usr/share/edk2/x64/OVMF_VARS.4m.fd",
+    ),
+];
+
+/// GRUB by its platform: what a boot loader is linked from.
+pub(super) static GRUB: &[Source] = &[
+    source(
+        "i386-pc",
+        ["grub-pc-bin", "grub2-pc-modules", "grub", "grub-bios"],
+    ),
+    source(
+        "x86_64-efi",
+        [
+            "grub-efi-amd64-bin",
+            "grub2-efi-x64-modules",
+            "grub",
+            "grub-efi",
+        ],
+    ),
+];
