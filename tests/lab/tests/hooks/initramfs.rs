@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use lab::fetch::Lab;
 use lab::install::{self, Generator};
@@ -22,16 +22,19 @@ pub(super) fn below(
     variables: &[(&str, &str)],
 ) -> Option<Output> {
     let bin = root.join("bin");
-    fs::create_dir_all(&bin).unwrap();
-    fs::copy(lab.tool("busybox").unwrap().program(), bin.join("busybox")).unwrap();
-    // dracut's images have little more than a shell; build hooks have a system.
-    let applets: &[&str] = if root.join("usr/share/initramfs-tools").exists() {
-        &["sh", "ash", "cp", "mkdir"]
-    } else {
-        &["sh", "ash"]
-    };
-    for applet in applets {
-        let _ = symlink("busybox", bin.join(applet));
+    if !bin.exists() {
+        fs::create_dir(&bin).unwrap();
+        fs::copy(lab.tool("busybox").unwrap().program(), bin.join("busybox")).unwrap();
+        // dracut's images have little more than a shell; build hooks have a system.
+        let applets: &[&str] = if root.join("usr/share/initramfs-tools").exists() {
+            &["sh", "ash", "cp", "mkdir"]
+        } else {
+            &["sh", "ash"]
+        };
+        for applet in applets {
+            symlink("busybox", bin.join(applet)).unwrap();
+        }
+        write_anew(root);
     }
     let unshare = lab.tool("unshare").unwrap();
     let run = |words: &[&str]| {
@@ -57,6 +60,18 @@ pub(super) fn below(
         return None;
     }
     Some(run(words))
+}
+
+/// Has another process write all the files of a tree.
+///
+/// What another test starts while this process has a file open for writing has it open too, until it
+/// becomes another program; the kernel runs no file that somebody writes.
+fn write_anew(tree: &Path) {
+    let made = tree.with_extension("made");
+    fs::rename(tree, &made).unwrap();
+    let copy = Command::new("cp").arg("-a").arg(&made).arg(tree).status();
+    assert!(copy.unwrap().success());
+    fs::remove_dir_all(&made).unwrap();
 }
 
 /// An initramfs in which the hooks run.
