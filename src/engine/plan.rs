@@ -10,6 +10,7 @@
 
 mod credentials;
 mod custom;
+mod door;
 mod draft;
 mod home;
 mod hostkeys;
@@ -254,6 +255,10 @@ pub enum Note {
     SshdMatch(Box<str>),
     /// sshd is told to look for keys nowhere.
     NoKeysFile,
+    /// This keyword in this file has sshd turn the administrator away.
+    TurnedAway(&'static str, Box<str>),
+    /// The home directory that is there is one from which sshd takes no keys.
+    HomeIsWritable,
     /// sshd is told to use other host keys than the new one.
     NoEd25519,
     /// The same, and nobody makes those that it is told to use.
@@ -311,6 +316,12 @@ impl fmt::Display for Note {
             ),
             Self::NoKeysFile => f.write_str(
                 "sshd's AuthorizedKeysFile names no file: the public keys are not installed",
+            ),
+            Self::TurnedAway(keyword, path) => {
+                write!(f, "{keyword} in {path} has sshd turn the user away")
+            }
+            Self::HomeIsWritable => f.write_str(
+                "the user's home directory may be written by others: sshd may take no keys from it",
             ),
             Self::NoEd25519 => {
                 f.write_str("sshd's configuration keeps it from using the new ed25519 host key")

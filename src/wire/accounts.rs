@@ -4,6 +4,7 @@
 //! included: these files belong to the image. Not a database: nothing is looked up anywhere but in the
 //! text given. Formats: passwd(5), shadow(5), group(5), gshadow(5), subuid(5), login.defs(5).
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
@@ -196,6 +197,22 @@ pub fn replace(file: &[u8], name: &str, index: usize, value: &[u8]) -> File {
     }
 }
 
+/// Gives the names of the groups that have a user: as members, or by the id of the user's own group.
+pub fn groups_of(file: &[u8], user: &str, gid: u32) -> Vec<String> {
+    let is_its = |line: &[u8]| {
+        let members = column(line, MEMBERS).unwrap_or_default();
+        column(line, ID).and_then(number) == Some(gid)
+            || members
+                .split(|byte| *byte == b',')
+                .any(|member| member.trim_ascii() == user.as_bytes())
+    };
+    let name = |line| String::from_utf8(Vec::from(column(line, 0)?)).ok();
+    lines(file)
+        .filter(|line| is_its(line))
+        .filter_map(name)
+        .collect()
+}
+
 /// Adds `user` to the members of `group`; nothing when it is a member already or there is no such group.
 pub fn add_member(file: &[u8], group: &str, user: &str) -> Option<File> {
     let members = column(find(file, group)?, MEMBERS).unwrap_or_default();
@@ -346,6 +363,13 @@ mod tests {
             text(&file),
             "root:x:0:0::/:/bin/sh\nops:x\n+@admins::::::\n+::::::\n"
         );
+    }
+
+    #[test]
+    fn groups_are_found_by_member_and_by_id() {
+        let file = b"own:x:7:\nx:x:8:a,me ,b\nno:x:9:men\n#me\nme:x\n\xff:x:7:me\nlast:x:07:";
+        assert_eq!(groups_of(file, "me", 7), ["own", "x", "last"]);
+        assert!(groups_of(b"", "me", 7).is_empty());
     }
 
     #[test]

@@ -283,6 +283,73 @@ fn sshd_obeys_in_debian() {
     });
 }
 
+/// What is configured, whether others may write the home directory, and the note that says
+/// why sshd turns the user away, if it does.
+static DOORS: [(&str, bool, Option<&str>); 16] = [
+    ("", false, None),
+    ("AllowUsers other root", false, Some("AllowUsers in")),
+    ("AllowUsers other\nAllowUsers o*", false, None),
+    ("AllowUsers o??admin", false, None),
+    ("DenyUsers x ops*", false, Some("DenyUsers in")),
+    ("DenyUsers opsadmin@192.0.2.1", false, None),
+    ("AllowGroups docker wheel", false, Some("AllowGroups in")),
+    ("AllowGroups sudo", false, None),
+    ("AllowGroups opsadmin", false, None),
+    ("DenyGroups adm", false, Some("DenyGroups in")),
+    (
+        "PubkeyAuthentication no",
+        false,
+        Some("PubkeyAuthentication in"),
+    ),
+    (
+        "Match User opsadmin\nPubkeyAuthentication no",
+        false,
+        Some("PubkeyAuthentication in"),
+    ),
+    (
+        "AllowUsers other\nMatch User ops*\nAllowUsers opsadmin",
+        false,
+        None,
+    ),
+    ("", true, Some("may be written by others")),
+    ("StrictModes no", true, None),
+    ("StrictModes no\nStrictModes yes", true, None),
+];
+
+#[test]
+fn whom_sshd_turns_away_is_told() {
+    on_installed(&DEBIAN, |machine, inside| {
+        let shell = |line: &str| inside.run(&["/bin/sh", "-c", line], "");
+        let made = shell("mkdir -p /run/sshd && ssh-keygen -q -t ed25519 -N '' -f /root/key");
+        assert!(made.status.success(), "{made:?}");
+        let key = machine.read("root/key.pub");
+        let document = Document::new(HOST_NAME, USER).key(key.trim());
+        let config = machine.root().join("etc/ssh/sshd_config.d/door.conf");
+        for (turn, (text, open, note)) in DOORS.iter().enumerate() {
+            std::fs::write(&config, format!("{text}\n")).unwrap();
+            let id = [VM_ID, OTHER_VM_ID][turn % 2];
+            if turn > 0 {
+                let home = machine.root().join("home").join(USER);
+                // Debian's sshd, and only that, lets a group write that is the user's own.
+                let rights = if *open { 0o777 } else { 0o755 };
+                std::fs::set_permissions(home, std::fs::Permissions::from_mode(rights)).unwrap();
+            }
+            let run = provisioned(machine, &document, id);
+            match note {
+                Some(note) => run.says(note),
+                None => run.never_says("sshd turn").never_says("sshd may"),
+            };
+            let login = shell(
+                "ssh -i /root/key -o BatchMode=yes -o StrictHostKeyChecking=no \
+                 -o UserKnownHostsFile=/dev/null -o ProxyCommand='/usr/sbin/sshd -i -o UsePAM=no' \
+                 opsadmin@localhost id -un",
+            );
+            let said = String::from_utf8_lossy(&login.stdout);
+            assert_eq!(said == "opsadmin\n", note.is_none(), "{text}: {login:?}");
+        }
+    });
+}
+
 #[test]
 fn sshd_obeys_in_fedora() {
     on_installed(&FEDORA, |machine, inside| {

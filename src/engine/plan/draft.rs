@@ -139,6 +139,15 @@ impl<'a> Draft<'a> {
         &self.plan.changes
     }
 
+    /// Gives a file of the system as it will be.
+    pub(super) fn planned(&self, path: &'static str) -> Outcome<File> {
+        let planned = self.plan.changes.iter().find(|change| change.path == path);
+        match planned.map(|change| &change.action) {
+            Some(Action::Write(content)) => Ok(content.clone()),
+            _ => self.read_or_empty(path),
+        }
+    }
+
     /// Leaves what is to be written instead of the changes.
     pub(super) fn hand_over(&mut self, plan: Plan) {
         self.plan.credentials = Some(Box::new(plan));

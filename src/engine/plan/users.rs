@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 
 use super::draft::{Draft, ROOT, text};
 use super::{
-    Kind, Note, Outcome, Output, PlanFault, Step, Sudo, credentials, home, keys, password, sudo,
+    Kind, Note, Outcome, Output, PlanFault, Step, Sudo, credentials, door, home, keys, password,
+    sudo,
 };
 use crate::wire::accounts::{self, File};
 use crate::wire::names::UserName;
@@ -19,7 +20,7 @@ use crate::wire::ovf::Password;
 
 const PASSWD: &str = "/etc/passwd";
 const SHADOW: &str = "/etc/shadow";
-const GROUP: &str = "/etc/group";
+pub(super) const GROUP: &str = "/etc/group";
 const GSHADOW: &str = "/etc/gshadow";
 
 /// No password, in shadow. Not `!`: an sshd without PAM refuses keys, too, where it sees that.
@@ -186,7 +187,7 @@ pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     if steps.has(Step::Sudo) {
         sudo::add(draft, name)?;
     }
-    Ok(())
+    door::look(draft, &account)
 }
 
 /// Reads a file of the administrator, else the distribution's, where that is below /usr, as SUSE has it.

@@ -94,6 +94,88 @@ fn keys_that_sshd_looks_for_nowhere_are_noted() {
     }
 }
 
+/// The notes of a plan that say why sshd turns the user away.
+fn turned_away(root: &Memory, identity: &Identity) -> Vec<String> {
+    let notes = planned(identity, root).notes.into_iter();
+    notes
+        .filter(|note| matches!(note, Note::TurnedAway(..) | Note::HomeIsWritable))
+        .map(|note| note.to_string())
+        .collect()
+}
+
+#[test]
+fn all_that_turns_the_user_away_is_noted() {
+    let main = "/etc/ssh/sshd_config";
+    for (config, keywords) in [
+        ("", &[][..]),
+        ("AllowUsers root", &["AllowUsers"]),
+        ("AllowUsers *", &[]),
+        ("AllowUsers root *ps@192.0.2.*", &[]),
+        ("DenyUsers ops", &["DenyUsers"]),
+        // It depends on where the user comes from.
+        ("DenyUsers ops@192.0.2.*", &[]),
+        ("Match Address 192.0.2.1\nAllowUsers root", &[]),
+        ("DenyUsers ops\nMatch Address 192.0.2.1\nDenyUsers x", &[]),
+        // Of its own groups, and of those that are added.
+        ("DenyGroups ops", &["DenyGroups"]),
+        ("AllowGroups adm", &[]),
+        (
+            "AllowGroups a\nAllowGroups b\nAllowUsers a\nDenyUsers o?s",
+            &["DenyUsers", "AllowUsers", "AllowGroups"],
+        ),
+        // What is said for one user overrides what is said for all.
+        ("DenyUsers ops\nMatch User ops\nDenyUsers x", &[]),
+        (
+            "AllowUsers ops\nMatch User o*\nallowusers=x",
+            &["AllowUsers"],
+        ),
+        (
+            "PubkeyAuthentication no\nPubkeyAuthentication yes",
+            &["PubkeyAuthentication"],
+        ),
+        ("PubkeyAuthentication yes\nPubkeyAuthentication no", &[]),
+        ("AllowUsers", &[]),
+    ] {
+        let root = with_sshd(&format!("{config}\n"));
+        let expected: Vec<_> = keywords
+            .iter()
+            .map(|keyword| format!("{keyword} in {main} has sshd turn the user away"))
+            .collect();
+        assert_eq!(turned_away(&root, &with_key("ops")), expected, "{config}");
+        // Nobody logs in where there is no sshd.
+        let mut root = root;
+        root.0.remove("/usr/sbin/sshd");
+        assert_eq!(turned_away(&root, &with_key("ops")), [""; 0], "{config}");
+    }
+}
+
+#[test]
+fn home_that_others_may_write_is_noted() {
+    let with_home = |config: &str, mode| {
+        let mut root = with_sshd(config);
+        let passwd = format!(
+            "{}ops:x:1000:1000::/home/ops:/bin/bash\n",
+            root.text("/etc/passwd")
+        );
+        root.file("/etc/passwd", &passwd);
+        root.0
+            .insert("/home/ops".into(), (Node::Directory, mode, (1000, 1000)));
+        root.file("/home/ops/notes", "");
+        root
+    };
+    let told =
+        |config: &str, mode| !turned_away(&with_home(config, mode), &with_key("ops")).is_empty();
+    assert!(told("", 0o775));
+    assert!(told("StrictModes yes\n", 0o757));
+    assert!(!told("", 0o755));
+    assert!(!told("StrictModes no\n", 0o777));
+    // A password is as good as before.
+    assert_eq!(
+        turned_away(&with_home("", 0o777), &with_password("ops")),
+        [""; 0]
+    );
+}
+
 #[test]
 fn host_keys_of_the_image_go_with_their_certificates() {
     let mut root = with_sshd("");
