@@ -221,7 +221,7 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::sshkey::tests::Mutator;
+    use crate::wire::testing::Random;
     use crate::wire::{imds, ovf};
     use std::path::PathBuf;
     use std::string::ToString as _;
@@ -255,20 +255,20 @@ mod tests {
         let seeds = ["everything", "prefixes-of-a-rewritten-copy", "cdata"]
             .map(|name| document(&format!("{name}.xml")));
         let metadata = document("both-names-and-keys-are-of-imds.json");
-        let mut mutator = Mutator::new();
+        let mut random = Random::new();
         for round in 0..4_000 {
-            let metadata = mutator.damage(&metadata);
-            told(&mutator.damage(&seeds[round % seeds.len()]), &metadata);
+            let metadata = random.damage(&metadata);
+            told(&random.damage(&seeds[round % seeds.len()]), &metadata);
         }
     }
 
     #[test]
     fn nothing_that_is_told_repeats_the_password() {
         let seed = document("everything.xml");
-        let mut mutator = Mutator::new();
+        let mut random = Random::new();
         let mut refused = 0;
         for _ in 0..4_000 {
-            let damaged = mutator.damage(&seed);
+            let damaged = random.damage(&seed);
             let told = told(&damaged, b"");
             refused += u32::from(!told.starts_with("vm-demo01"));
             assert!(!told.contains("Not-A-Real"), "{told}");

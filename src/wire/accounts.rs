@@ -330,7 +330,7 @@ fn with_room(file: &[u8], more: usize) -> File {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::sshkey::tests::Mutator;
+    use crate::wire::testing::Random;
     use std::string::String;
 
     const PASSWD: &str = include_str!("../../tests/data/roots/debian/etc/passwd");
@@ -492,9 +492,9 @@ mod tests {
 
     #[test]
     fn mutated_files_never_panic_and_lose_no_byte() {
-        let mut mutator = Mutator::new();
+        let mut random = Random::new();
         for _ in 0..4_000 {
-            let file = mutator.damage(PASSWD.as_bytes());
+            let file = random.damage(PASSWD.as_bytes());
             let grown = append(&file, "ops:x:1000");
             assert!(grown.len() >= file.len() + 11);
             let kept: usize = lines(&grown)

@@ -84,20 +84,20 @@ fn letter(bits: u32) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::sshkey::tests::Mutator;
+    use crate::wire::testing::Random;
     use base64ct::{Base64, Encoding as _};
 
     #[test]
     fn texts_are_taken_or_refused_as_the_reference_does() {
-        let mut mutator = Mutator::new();
+        let mut random = Random::new();
         let mut taken = 0;
         for round in 0..20_000 {
-            let good: Vec<u8> = (0..mutator.below(24))
-                .map(|_| mutator.below(256) as u8)
+            let good: Vec<u8> = (0..random.below(24))
+                .map(|_| random.below(256) as u8)
                 .collect();
             let mut text = Base64::encode_string(&good).into_bytes();
             if round % 4 > 0 {
-                text = mutator.damage(&text);
+                text = random.damage(&text);
             }
             if round % 4 > 1 {
                 // Damage that is all of the right letters: lengths, padding and spare bits.
@@ -125,12 +125,12 @@ mod tests {
 
     #[test]
     fn encoded_bytes_are_the_letters_of_the_reference() {
-        let mut mutator = Mutator::new();
+        let mut random = Random::new();
         let all: Vec<u8> = (0..=255).collect();
         for length in 0..400 {
             let bytes: Vec<u8> = match length {
                 0 => all.clone(),
-                _ => (0..length).map(|_| mutator.below(256) as u8).collect(),
+                _ => (0..length).map(|_| random.below(256) as u8).collect(),
             };
             let mut text = String::from("x");
             encode(&bytes, &mut text);

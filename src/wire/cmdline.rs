@@ -554,6 +554,7 @@ fn number(text: &str) -> Option<RootSpec> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::testing::Random;
     use std::string::{String, ToString};
     use std::vec::Vec;
 
@@ -805,21 +806,15 @@ mod tests {
     #[test]
     fn no_mutation_makes_it_panic() {
         let good = b"root=LABEL=\\x20a \"b=c d\" x=\"y z\" rootwait=3 -- a \"b c\" preroot.a=1 init=/x 11032c";
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state
-        };
+        let mut random = Random::new();
         let mut longest = 0;
         for _ in 0..5000 {
             let mut text = good.to_vec();
-            for _ in 0..=random() % 4 {
-                let at = random() as usize % text.len();
-                text[at] = random() as u8;
+            for _ in 0..=random.below(4) {
+                let at = random.below(text.len());
+                text[at] = random.any() as u8;
             }
-            text.truncate(random() as usize % (text.len() + 1));
+            text.truncate(random.below(text.len() + 1));
             let line = CommandLine::new(&text);
             longest = longest.max(line.arguments().count());
             let _ = (line.root(), line.root_wait(), line.init_arguments().count());

@@ -335,6 +335,7 @@ fn member(class: &[u8]) -> Option<(u8, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::testing::Random;
     use std::format;
     use std::fs;
     use std::path::Path;
@@ -562,22 +563,16 @@ mod tests {
 
     #[test]
     fn mutated_rules_never_panic() {
-        let mut state = 0x5bd1_e995_1234_5679_u64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as usize
-        };
+        let mut random = Random::new();
         let rule = b"/home/[^/]+/\\.(ssh|gnupg)(/.*)?\t--\tsystem_u:object_r:ssh_home_t:s0";
         let mut fitting = 0;
         for _ in 0..20_000 {
             let mut line = rule.to_vec();
-            for _ in 0..random() % 4 {
-                let at = random() % line.len();
-                line[at] = b"()[]^$|?*+.\\{}-/a \xff"[random() % 19];
+            for _ in 0..random.below(4) {
+                let at = random.below(line.len());
+                line[at] = b"()[]^$|?*+.\\{}-/a \xff"[random.below(19)];
             }
-            line.truncate(line.len() - random() % 8);
+            line.truncate(line.len() - random.below(8));
             let mut lookup = Lookup::default();
             lookup.want("/home/ops/.ssh/authorized_keys", false);
             lookup.take(&line);

@@ -79,6 +79,7 @@ fn plain(mut word: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::testing::Random;
     use std::vec::Vec;
 
     fn entry(line: &str) -> [String; 4] {
@@ -134,22 +135,16 @@ mod tests {
 
     #[test]
     fn mutated_lines_never_panic() {
-        let mut state = 0x5bd1_e995_1234_5679_u64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as usize
-        };
+        let mut random = Random::new();
         let good = b"LABEL=my\\040disk /var/lib\\011x btrfs subvol=@home,noatime 0 2";
         let mut whole = 0;
         for _ in 0..5000 {
             let mut line: Vec<u8> = good.to_vec();
-            for _ in 0..random() % 5 {
-                let at = random() % line.len();
-                line[at] = b" \t\\#0123/=\xff,"[random() % 12];
+            for _ in 0..random.below(5) {
+                let at = random.below(line.len());
+                line[at] = b" \t\\#0123/=\xff,"[random.below(12)];
             }
-            line.truncate(line.len() - random() % 30);
+            line.truncate(line.len() - random.below(30));
             whole += u32::from(Entry::parse(&line).is_some_and(|entry| entry.holds("/var/lib\tx")));
         }
         assert!((200..4900).contains(&whole), "{whole}");

@@ -354,6 +354,7 @@ fn each_mbr<D: Read + Seek>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::testing::Random;
     use std::path::PathBuf;
     use std::string::ToString;
     use std::{format, fs, vec};
@@ -536,13 +537,7 @@ mod tests {
 
     #[test]
     fn no_mutation_makes_it_panic() {
-        let mut state = 0x7c15_9e37_79b9_7f4b_u64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as usize
-        };
+        let mut random = Random::new();
         let goods = [
             (image("gpt"), 512),
             (image("mbr"), 512),
@@ -558,12 +553,12 @@ mod tests {
         for round in 0..1500 {
             let (good, sector) = &goods[round % goods.len()];
             let mut bytes = good.clone();
-            for _ in 0..random() % 4 {
-                let at = [446 + random() % 66, sector + random() % 92][random() % 2];
-                bytes[at] = random() as u8;
+            for _ in 0..random.below(4) {
+                let at = [446 + random.below(66), sector + random.below(92)][random.below(2)];
+                bytes[at] = random.any() as u8;
             }
             if round % 5 == 0 {
-                bytes.truncate(random() % bytes.len());
+                bytes.truncate(random.below(bytes.len()));
             }
             match partitions(&bytes, *sector) {
                 Ok(_) => read += 1,

@@ -272,7 +272,7 @@ fn flag(word: &str) -> Option<bool> {
 mod tests {
     use super::*;
     use crate::wire::sshkey::PublicKey;
-    use crate::wire::sshkey::tests::Mutator;
+    use crate::wire::testing::Random;
     use base64ct::{Base64, Encoding as _};
     use std::collections::BTreeSet;
     use std::fmt::Write as _;
@@ -428,10 +428,10 @@ mod tests {
         .iter()
         .map(|name| fs::read(folder().join(name).with_extension("json")).unwrap())
         .collect();
-        let mut mutator = Mutator::new();
+        let mut random = Random::new();
         let (mut read, mut refused) = (0, 0);
         for round in 0..8_000 {
-            let bytes = mutator.damage(&seeds[round % seeds.len()]);
+            let bytes = random.damage(&seeds[round % seeds.len()]);
             let told = told(&bytes);
             // A character that no one sees is told in eight letters at most.
             assert!(told.len() <= 8 * bytes.len() + 200, "{told}");

@@ -303,9 +303,10 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    use super::super::disc::testing::{Drive, Random, check_files, exercise, find, golden};
+    use super::super::disc::testing::{Drive, check_files, exercise, find, golden};
     use super::super::disc::{Disc, DiscFault, Feature, Kind, Structure};
     use super::*;
+    use crate::wire::testing::Random;
 
     fn put(image: &mut [u8], at: usize, number: u32) {
         image[at..at + 4].copy_from_slice(&number.to_le_bytes());

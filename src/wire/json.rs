@@ -404,6 +404,7 @@ impl fmt::Display for Quoted<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::testing::Random;
     use std::format;
     use std::string::{String, ToString as _};
     use std::vec::Vec;
@@ -605,28 +606,22 @@ mod tests {
 
     #[test]
     fn mutated_documents_never_panic() {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as usize
-        };
+        let mut random = Random::new();
         let spice = *br#"{}[]",:\u0-.eE+tfn d"#;
         let (mut read, mut refused) = (0, 0);
         for round in 0..20_000 {
             let mut bytes = DOCUMENT.as_bytes().to_vec();
-            for _ in 0..=random() % 3 {
-                let at = random() % bytes.len();
-                match random() % 4 {
-                    0 => bytes[at] = random() as u8,
-                    1 => bytes[at] = spice[random() % spice.len()],
-                    2 => bytes.insert(at, spice[random() % spice.len()]),
+            for _ in 0..=random.below(3) {
+                let at = random.below(bytes.len());
+                match random.below(4) {
+                    0 => bytes[at] = random.any() as u8,
+                    1 => bytes[at] = spice[random.below(spice.len())],
+                    2 => bytes.insert(at, spice[random.below(spice.len())]),
                     _ => _ = bytes.remove(at),
                 }
             }
             if round % 8 == 0 {
-                bytes.truncate(random() % bytes.len());
+                bytes.truncate(random.below(bytes.len()));
             }
             // Whoever looks at every value finds the same damage as whoever skips them.
             let skipped = core::str::from_utf8(&bytes).map(skip);

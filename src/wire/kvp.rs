@@ -67,7 +67,7 @@ pub fn success(vm_id: VmId, timestamp: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::sshkey::tests::Mutator;
+    use crate::wire::testing::Random;
 
     /// Reads a pool as `hv_kvp_daemon` does: whole records, each text up to its NUL.
     fn read(pool: &[u8]) -> Vec<(String, String)> {
@@ -143,9 +143,9 @@ mod tests {
     #[test]
     fn mutated_pools_keep_their_form() {
         let good = put(&put(b"", "A", "1"), PROVISIONING_REPORT, "x");
-        let mut mutator = Mutator::new();
+        let mut random = Random::new();
         for _ in 0..4_000 {
-            let pool = put(&mutator.damage(&good), PROVISIONING_REPORT, "new");
+            let pool = put(&random.damage(&good), PROVISIONING_REPORT, "new");
             assert_eq!(pool.len() % 2560, 0);
             let last = &pool[pool.len() - 2560..];
             assert_eq!(read(last), [pair(PROVISIONING_REPORT, "new")]);

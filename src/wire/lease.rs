@@ -280,7 +280,7 @@ fn parse_route(value: &str) -> Option<Route> {
 mod tests {
     use super::*;
     use crate::wire::dhcp;
-    use crate::wire::sshkey::tests::Mutator;
+    use crate::wire::testing::Random;
     use std::string::ToString as _;
 
     /// An acknowledgement for 10.0.0.4 with these options.
@@ -422,10 +422,10 @@ mod tests {
     #[test]
     fn mutated_files_are_read_or_refused() {
         let good = record(&[&MASK[..], &ROUTER, &[51, 4, 0, 0, 14, 16]].concat()).to_string();
-        let mut mutator = Mutator::new();
+        let mut random = Random::new();
         let (mut read, mut refused) = (0, 0);
         for _ in 0..8_000 {
-            match Record::parse(&mutator.damage(good.as_bytes())) {
+            match Record::parse(&random.damage(good.as_bytes())) {
                 Some(record) => {
                     assert!(record.prefix <= 32 && record.routes.len() <= MAX_ROUTES);
                     read += 1;

@@ -43,6 +43,8 @@ pub mod settings;
 pub mod sshd_config;
 pub mod sshkey;
 pub mod superblock;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod timestamp;
 pub mod udf;
 pub mod uevent;

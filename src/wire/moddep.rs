@@ -324,6 +324,7 @@ fn match_set(set: &[u8], byte: u8) -> Set<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::testing::Random;
     use std::string::{String, ToString};
     use std::vec::Vec;
 
@@ -542,22 +543,16 @@ mod tests {
         let good =
             b"alias pci:v00001AF4d[0-9]*sv*i\\* virtio_pci\nsoftdep ext4 pre: crc32c post: x\n\
             kernel/fs/isofs/isofs.ko.xz: kernel/drivers/cdrom/cdrom.ko.xz kernel/lib/zisofs.ko\n";
-        let mut state = 0x0dd0_beef_1234_5677_u64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as usize
-        };
+        let mut random = Random::new();
         let mut parsed = 0;
         for _ in 0..5000 {
             let mut text = good.to_vec();
-            for _ in 0..=random() % 4 {
-                let at = random() % text.len();
-                text[at] = b"*?[]!-\\: \na\xff"[random() % 12];
+            for _ in 0..=random.below(4) {
+                let at = random.below(text.len());
+                text[at] = b"*?[]!-\\: \na\xff"[random.below(12)];
             }
-            text.truncate(random() % (text.len() + 1));
-            for line in lines(&text, 1 + random() % 50) {
+            text.truncate(random.below(text.len() + 1));
+            for line in lines(&text, 1 + random.below(50)) {
                 if let Some(alias) = Alias::parse(&line) {
                     let _ = alias.is_for("pci:v00001AF4d00001001sv00001AF4sd00000002bc01sc00i00");
                     parsed += 1;

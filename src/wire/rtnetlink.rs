@@ -254,6 +254,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::testing::Random;
     use std::vec::Vec;
 
     // Recorded from a 6.18 kernel in a fresh namespace with a veth pair: `left` is 3, `right` is 2.
@@ -553,27 +554,21 @@ mod tests {
 
     #[test]
     fn mutated_messages_end_in_a_value() {
-        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut next = |bound: usize| {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            (random % bound as u64) as usize
-        };
+        let mut random = Random::new();
         let originals = [DUMP, UP, DELETE, REFUSED];
         let (mut read, mut refused) = (0, 0);
         for round in 0..8000 {
             let mut bytes = originals[round % originals.len()].to_vec();
-            for _ in 0..=next(8) {
+            for _ in 0..=random.below(8) {
                 // Mostly the heads of messages and attributes, where the lengths are.
-                let place = if next(2) == 0 {
-                    next(bytes.len())
+                let place = if random.below(2) == 0 {
+                    random.below(bytes.len())
                 } else {
-                    next(64.min(bytes.len()))
+                    random.below(64.min(bytes.len()))
                 };
-                bytes[place] = next(256) as u8;
+                bytes[place] = random.below(256) as u8;
             }
-            bytes.truncate(bytes.len() - next(4) * next(bytes.len()) / 4);
+            bytes.truncate(bytes.len() - random.below(4) * random.below(bytes.len()) / 4);
             let mut rest = &bytes[..];
             let mut messages = 0;
             loop {

@@ -52,7 +52,7 @@ pub fn waagent_says(file: &[u8], option: &str, word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::sshkey::tests::Mutator;
+    use crate::wire::testing::Random;
     use std::vec::Vec;
 
     fn settings(file: &str) -> Vec<(usize, &str, Option<&str>)> {
@@ -119,9 +119,9 @@ mod tests {
     #[test]
     fn mutated_files_never_panic() {
         let good = include_bytes!("../../tests/data/settings/waagent.conf");
-        let mut mutator = Mutator::new();
+        let mut random = Random::new();
         for _ in 0..4_000 {
-            let file = mutator.damage(good);
+            let file = random.damage(good);
             let mut lines = 0;
             each(&file, &mut |line, _, _| {
                 assert!(line > lines);

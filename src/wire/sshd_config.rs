@@ -387,7 +387,7 @@ fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::sshkey::tests::Mutator;
+    use crate::wire::testing::Random;
     use std::collections::BTreeMap;
     use std::{format, vec};
 
@@ -545,14 +545,14 @@ mod tests {
         let main = "Include d/[a-c]*.conf \"x y\" d\\*\nPasswordAuthentication=no # c\n\
             Match User !a,b* Address 10.0.0.0/8\nInclude d/b*\nHostKey 'q\"\\' \\\"\n\
             Match all\nAuthorizedKeysFile %h/a b\n";
-        let mut mutator = Mutator::new();
+        let mut random = Random::new();
         for _ in 0..3_000 {
             let files = vec![
-                ("/main", mutator.damage(main.as_bytes())),
-                ("/etc/ssh/d/b.conf", mutator.damage(main.as_bytes())),
+                ("/main", random.damage(main.as_bytes())),
+                ("/etc/ssh/d/b.conf", random.damage(main.as_bytes())),
                 (
                     "/etc/ssh/d/c.conf",
-                    mutator.damage(b"Include ../*/*/c.conf\n"),
+                    random.damage(b"Include ../*/*/c.conf\n"),
                 ),
             ];
             let mut count = 0;

@@ -261,46 +261,11 @@ fn check(kind: &Type, blob: &[u8]) -> Result<(), KeyFault> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::wire::testing::Random;
     use base64ct::{Base64, Encoding as _};
     use std::format;
-
-    /// Damages good input at random, the same way in every run.
-    pub(crate) struct Mutator(u64);
-
-    impl Mutator {
-        pub(crate) fn new() -> Self {
-            Self(0x9e37_79b9_7f4a_7c15)
-        }
-
-        pub(crate) fn below(&mut self, bound: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 % bound.max(1) as u64) as usize
-        }
-
-        /// Flips bytes, cuts the end off, drops or repeats a stretch.
-        pub(crate) fn damage(&mut self, good: &[u8]) -> Vec<u8> {
-            let mut bytes = good.to_vec();
-            for _ in 0..=self.below(4) {
-                let at = self.below(bytes.len());
-                let end = (at + self.below(24)).min(bytes.len());
-                match self.below(6) {
-                    0 => bytes.truncate(at),
-                    1 => drop(bytes.drain(at..end)),
-                    2 => {
-                        let again = bytes[at..end].to_vec();
-                        bytes.splice(at..at, again);
-                    }
-                    _ if bytes.is_empty() => {}
-                    _ => bytes[at] = self.below(256) as u8,
-                }
-            }
-            bytes
-        }
-    }
 
     const ED25519: &str = include_str!("../../tests/data/sshkey/ed25519.pub");
     const RSA: &str = include_str!("../../tests/data/sshkey/rsa.pub");
@@ -467,10 +432,10 @@ pub(crate) mod tests {
 
     #[test]
     fn mutated_keys_never_panic_and_never_pass_with_a_line_break() {
-        let mut mutator = Mutator::new();
+        let mut random = Random::new();
         for round in 0..5_000 {
             let seed = [ED25519, RSA, ECDSA, ECDSA521][round % 4];
-            let bytes = mutator.damage(seed.as_bytes());
+            let bytes = random.damage(seed.as_bytes());
             if let Ok(key) = PublicKey::parse(&String::from_utf8_lossy(&bytes)) {
                 assert!(!key.line().contains(['\r', '\n', '\0']));
             }

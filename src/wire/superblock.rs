@@ -396,6 +396,7 @@ impl fmt::Display for Superblock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::testing::Random;
     use std::path::PathBuf;
     use std::vec::Vec;
     use std::{format, fs, vec};
@@ -520,13 +521,7 @@ mod tests {
 
     #[test]
     fn no_mutation_makes_it_panic() {
-        let mut state = 0x2545_f491_4f6c_dd1d_u64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as usize
-        };
+        let mut random = Random::new();
         // Flips go where something is written, so that most of them matter.
         let cases: Vec<(Vec<u8>, Vec<usize>)> = cases()
             .into_iter()
@@ -539,13 +534,13 @@ mod tests {
         for round in 0..4000 {
             let (good, written) = &cases[round % cases.len()];
             let mut bytes = good.clone();
-            for _ in 0..random() % 8 {
-                if let Some(&at) = written.get(random() % written.len().max(1)) {
-                    bytes[at] = random() as u8;
+            for _ in 0..random.below(8) {
+                if let Some(&at) = written.get(random.below(written.len().max(1))) {
+                    bytes[at] = random.any() as u8;
                 }
             }
             if round % 3 == 0 {
-                bytes.truncate(random() % bytes.len());
+                bytes.truncate(random.below(bytes.len()));
             }
             match Superblock::parse(&bytes) {
                 Some(found) => hits += usize::from(format!("{found}{found:?}").len() > 4),

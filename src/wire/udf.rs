@@ -146,9 +146,10 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    use super::super::disc::testing::{Drive, Golden, Random, check_files, exercise, find, golden};
+    use super::super::disc::testing::{Drive, Golden, check_files, exercise, find, golden};
     use super::super::disc::{Disc, DiscFault, Feature, Structure};
     use super::tag::{TAG, Tag, crc};
+    use crate::wire::testing::Random;
 
     /// Makes the sums of a descriptor right again.
     fn seal(bytes: &mut [u8]) {

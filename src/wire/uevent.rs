@@ -85,6 +85,7 @@ impl<'a> Properties<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::testing::Random;
 
     /// As seen on the socket when a disc drive appeared (Linux 6.1).
     const DRIVE: &[u8] = b"add@/devices/pci0000:00/0000:00:01.1/ata2/host1/target1:0:0/1:0:0:0/block/sr0\0\
@@ -144,21 +145,15 @@ mod tests {
 
     #[test]
     fn no_mutation_makes_it_panic() {
-        let mut state = 0x1234_5678_9abc_def1_u64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as usize
-        };
+        let mut random = Random::new();
         let (mut read, mut refused) = (0, 0);
         for _ in 0..5000 {
             let mut message = DRIVE.to_vec();
-            for _ in 0..=random() % 3 {
-                let at = random() % message.len();
-                message[at] = random() as u8;
+            for _ in 0..=random.below(3) {
+                let at = random.below(message.len());
+                message[at] = random.any() as u8;
             }
-            message.truncate(random() % (message.len() + 1));
+            message.truncate(random.below(message.len() + 1));
             match Uevent::parse(&message) {
                 Some(event) => {
                     let _ = (event.device_name(), event.modalias(), event.is_news());

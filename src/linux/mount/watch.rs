@@ -125,6 +125,7 @@ impl<'p> PointSearch<'p> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::testing::Random;
 
     const LIST: &str = "\
         23 1 0:2 / / rw - rootfs rootfs rw\n\
@@ -165,19 +166,13 @@ mod tests {
 
     #[test]
     fn no_mutation_makes_it_panic() {
-        let mut state = 0x5bd1_e995_1234_5679_u64;
-        let mut random = move || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as usize
-        };
+        let mut random = Random::new();
         let mut found = 0;
         for _ in 0..3000 {
             let mut list = LIST.as_bytes().to_vec();
-            for _ in 0..random() % 20 {
-                let at = random() % list.len();
-                list[at] = b" \\\n01789/x\xff"[random() % 11];
+            for _ in 0..random.below(20) {
+                let at = random.below(list.len());
+                list[at] = b" \\\n01789/x\xff"[random.below(11)];
             }
             let mut search = PointSearch::new(b"/sysroot/a b\\c");
             found += usize::from(list.iter().any(|&byte| search.push(byte)));

@@ -205,8 +205,9 @@ mod tests {
 
     use embedded_io::ErrorType;
 
-    use super::super::testing::{Drive, Random};
+    use super::super::testing::Drive;
     use super::*;
+    use crate::wire::testing::Random;
 
     fn numbered(length: usize) -> Vec<u8> {
         (0_u32..).flat_map(u32::to_le_bytes).take(length).collect()

@@ -171,23 +171,6 @@ pub(in crate::wire) fn find(image: &[u8], wanted: &[u8]) -> usize {
         .unwrap()
 }
 
-/// A small random generator (xorshift64) with a fixed start: a failure repeats.
-pub(in crate::wire) struct Random(u64);
-
-impl Random {
-    pub(in crate::wire) fn new() -> Self {
-        Self(0x9E37_79B9_7F4A_7C15)
-    }
-
-    /// Draws a number below `limit`.
-    pub(in crate::wire) fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % limit as u64) as usize
-    }
-}
-
 /// Opens an image, good or bad, and reads files of every sort; tells whether it opened.
 ///
 /// Whatever comes of it must come soon: the reads of each step are bounded.
