@@ -12,7 +12,9 @@ use zeroize::Zeroizing;
 
 use super::options::{From, Options, Output as Wanted};
 use crate::engine::identity::Identity;
-use crate::engine::plan::{self, Context, Output, Plan, PlanFault, RootFault, RootView as _, Step};
+use crate::engine::plan::{
+    self, COVER, Context, HOST_NAME, Output, Plan, PlanFault, RootFault, RootView as _, Step,
+};
 use crate::linux::log::{Level, Log};
 use crate::linux::mount::{self, Mounts};
 use crate::linux::root::{Below, Root};
@@ -380,6 +382,7 @@ impl Rooted {
             }
             None => (plan, root.apply(plan)),
         };
+        let covers = plan.covers_host_name;
         let applied = applied.map_err(|(index, fault)| {
             let path = plan.changes.get(index).map(|change| change.path.clone());
             RootedFault::Apply(path.unwrap_or_default(), fault)
@@ -392,10 +395,33 @@ impl Rooted {
                 format_args!("note: some files have no SELinux label until {TMPFILES} is read"),
             );
         }
+        if covers {
+            self.cover_host_name(log);
+        }
         Ok(Counts {
             written: applied.written,
             unchanged: applied.unchanged,
         })
+    }
+
+    /// Puts the host name over the one of a root that takes no writes.
+    // Out of line: it is rare.
+    #[inline(never)]
+    fn cover_host_name(&self, log: &Log) {
+        let State::Here { path, below, .. } = &self.state else {
+            return;
+        };
+        let cover = || Root::open(path)?.cover(HOST_NAME, COVER);
+        let covered = match below {
+            Some(below) => below.outside(cover),
+            None => cover(),
+        };
+        if let Err(fault) = covered {
+            log.line(
+                Level::Warning,
+                format_args!("note: the image's host name stays: {HOST_NAME}: {fault}"),
+            );
+        }
     }
 
     /// Runs the custom data in the root, which a plan has put there.

@@ -35,12 +35,13 @@ use zeroize::Zeroizing;
 
 use super::identity::{Identity, Refusal};
 use crate::wire::names::UserName;
-pub use credentials::{SYSTEMD, is_left_alone, systemd};
+pub use credentials::{COVER, SYSTEMD, is_left_alone, systemd};
 pub use custom::CUSTOM_DATA;
 use draft::Draft;
 pub use hostkeys::{
     MADE, SSH_KEYGEN, host_key_lines, makes_host_key, planned_host_key, take_made, without_made,
 };
+pub use hostname::HOST_NAME;
 pub use markers::{configured_for, notes, reported_for};
 pub use resolver::{Resolver, resolver};
 pub use settings::{Settings, Sudo};
@@ -85,6 +86,8 @@ pub enum Act {
     Remove,
     /// To lock the account files.
     Lock,
+    /// To mount something over it.
+    Cover,
     /// To write through something that is neither a file nor a directory.
     WrongKind,
 }
@@ -111,6 +114,7 @@ impl fmt::Display for RootFault {
             Act::Replace => "it cannot be replaced",
             Act::Remove => "it cannot be removed",
             Act::Lock => "the account files cannot be locked",
+            Act::Cover => "nothing can be mounted over it",
             Act::WrongKind => "it is of another kind",
         })?;
         let why = match self.errno {
@@ -263,8 +267,6 @@ pub enum Note {
     NoEd25519,
     /// The same, and nobody makes those that it is told to use.
     HostKeysStay,
-    /// The image's own /etc/hostname comes before a credential.
-    HostNameStays,
     /// Nothing in /etc can be changed, now or later.
     EtcStays,
     /// Neither passwd nor records can have the administrator.
@@ -329,10 +331,6 @@ impl fmt::Display for Note {
             Self::HostKeysStay => f.write_str(
                 "the image's host keys stay: sshd's configuration allows no ed25519 key, and \
                  nothing here makes others",
-            ),
-            Self::HostNameStays => f.write_str(
-                "the image's /etc/hostname has another name, which comes before the credential: \
-                 leave it out of the image",
             ),
             Self::EtcStays => f.write_str(
                 "/etc is read-only: sudo's rule, sshd's settings, host keys and what stops other \
@@ -466,6 +464,8 @@ pub struct Plan {
     /// What is written below `/run` of the initramfs, instead of the changes, where the root's systemd
     /// makes these.
     pub credentials: Option<Box<Plan>>,
+    /// Whether [`COVER`] is to be mounted over the root's [`HOST_NAME`] then.
+    pub covers_host_name: bool,
 }
 
 impl Plan {
@@ -485,6 +485,9 @@ impl fmt::Display for Plan {
         }
         if self.run_custom_data {
             writeln!(f, "{:<25}{CUSTOM_DATA}  (as root, in the root)", "run")?;
+        }
+        if self.covers_host_name {
+            writeln!(f, "{:<25}{HOST_NAME}  (with {COVER})", "mount over")?;
         }
         if self.is_empty() {
             writeln!(f, "nothing to change")?;

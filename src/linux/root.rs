@@ -6,6 +6,7 @@
 
 mod apply;
 mod below;
+mod cover;
 mod labels;
 
 use alloc::ffi::CString;
@@ -996,6 +997,17 @@ mod tests {
         touched(&scratch.inside(""), &mut found);
         // Taking the lock of the account files is no change.
         assert_eq!(found, [""; 0].map(PathBuf::from));
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_covered() {
+        let scratch = Scratch::new();
+        let from = scratch.inside("etc/none");
+        let root = scratch.root();
+        let act = |path: &str| root.cover(path, from.to_str().unwrap()).unwrap_err().act;
+        assert_eq!(act("/etc/hostname"), Act::Find);
+        host::write(scratch.inside("etc/hostname"), "image\n").unwrap();
+        assert_eq!(act("/etc/hostname"), Act::Cover);
     }
 
     #[test]

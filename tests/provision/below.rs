@@ -9,8 +9,9 @@ use std::process::Command;
 
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use crate::credentials::immutable;
 use crate::healthy::with_key;
-use crate::machine::{KEY, Machine, USER, VM_ID, on_machine};
+use crate::machine::{HOST_NAME, KEY, Machine, USER, VM_ID, on_machine};
 
 /// A file system in a file, on a loop device for as long as it lives.
 struct Disk {
@@ -137,6 +138,32 @@ fn root_that_is_read_only_is_so_again_with_all_below_it_gone() {
             .says("root remounted writable for now");
         assert_eq!(mounts(), before);
         home.look(|place| assert_eq!(names(place), [USER]));
+    });
+}
+
+#[test]
+fn host_name_over_a_read_only_root_is_there_for_all() {
+    on_machine(|machine| {
+        let Some(var) = Disk::new(machine, "var") else {
+            return;
+        };
+        let root = machine.root();
+        immutable(
+            machine,
+            257,
+            &format!("{} /var ext4 defaults 0 2\n", var.device.display()),
+        );
+        machine.insert(&with_key());
+        let before = mounts();
+        machine
+            .provision(&["--ready=never"])
+            .exits(0)
+            .never_says("stays");
+        assert_eq!(mounts().len(), before.len() + 1);
+        assert_eq!(machine.read("etc/hostname"), format!("{HOST_NAME}\n"));
+        rustix::mount::unmount(root.join("etc/hostname"), UnmountFlags::empty()).unwrap();
+        assert_eq!(mounts(), before);
+        var.look(|place| assert_eq!(names(place), [""; 0]));
     });
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::azure::Azure;
 use crate::healthy::with_key;
@@ -16,12 +16,13 @@ const CREDENTIALS: &str = "/run/credentials/@initrd";
 const LIBRARY: &str = "usr/lib/systemd/libsystemd-shared-";
 
 /// Makes the root one that is meant to be read-only, with a systemd of this version.
-fn immutable(machine: &Machine, version: u32) {
+pub(crate) fn immutable(machine: &Machine, version: u32, more_of_fstab: &str) {
     let root = machine.root();
     let library = root.join(format!("{LIBRARY}{version}.so"));
     fs::create_dir_all(library.parent().unwrap()).unwrap();
     fs::write(library, "").unwrap();
-    fs::write(root.join("etc/fstab"), "UUID=1 / ext4 ro 0 1\n").unwrap();
+    let fstab = format!("UUID=1 / ext4 ro 0 1\n{more_of_fstab}");
+    fs::write(root.join("etc/fstab"), fstab).unwrap();
     fs::write(root.join("etc/nsswitch.conf"), "passwd: files systemd\n").unwrap();
     // A file system of its own, which can be made writable without any other.
     let copy = machine.place().join("copy");
@@ -32,6 +33,13 @@ fn immutable(machine: &Machine, version: u32) {
     assert!(cp.status().unwrap().success());
     rustix::mount::mount_remount(&copy, MountFlags::RDONLY, "").unwrap();
     rustix::mount::mount_move(&copy, &root).unwrap();
+}
+
+/// Takes the host name away again that lies over the root's own.
+fn uncover(machine: &Machine) {
+    assert_eq!(machine.read("etc/hostname"), format!("{HOST_NAME}\n"));
+    assert_eq!(machine.rights("etc/hostname"), (0o644, 0, 0));
+    rustix::mount::unmount(machine.root().join("etc/hostname"), UnmountFlags::empty()).unwrap();
 }
 
 /// Gives the names of what was left, each readable by root alone.
@@ -51,7 +59,7 @@ fn mode(path: impl AsRef<Path>) -> u32 {
 #[test]
 fn read_only_root_is_left_to_its_own_systemd_on_each_boot() {
     on_machine(|machine| {
-        immutable(machine, 257);
+        immutable(machine, 257, "");
         machine.insert(&with_key().password(PASSWORD));
         let before = machine.picture();
         for _boot in 0..2 {
@@ -64,7 +72,9 @@ fn read_only_root_is_left_to_its_own_systemd_on_each_boot() {
                 ))
                 .says("note: /etc is read-only: ")
                 .never_says("remounted")
-                .never_says("failed");
+                .never_says("failed")
+                .never_says("host name stays");
+            uncover(machine);
             assert_same(&machine.picture(), &before);
             assert_eq!(left(CREDENTIALS), ["system.hostname", "tmpfiles.extra"]);
             assert_eq!(mode(CREDENTIALS), 0o700);
@@ -99,6 +109,7 @@ fn credentials_that_were_asked_for_leave_a_writable_root_alone() {
         run.exits(0)
             .says(" credentials=")
             .never_says("/etc is read-only");
+        uncover(machine);
         assert_same(&machine.picture(), &before);
         let password = format!("passwd.hashed-password.{USER}");
         let all = [
@@ -127,7 +138,7 @@ fn systemd_that_takes_no_credentials_is_named_before_anything_is_done() {
         assert!(!fs::exists("/run/credentials").unwrap());
         assert!(!machine.has("etc/hostname") || machine.read("etc/hostname").trim() != HOST_NAME);
 
-        immutable(machine, 252);
+        immutable(machine, 252, "");
         let azure = Azure::start("healthy");
         let run = machine.provision(&["--output=credentials"]);
         let why = azure.end().failed();
@@ -145,7 +156,7 @@ fn systemd_that_takes_no_credentials_is_named_before_anything_is_done() {
 #[test]
 fn dry_run_of_a_read_only_root_shows_what_its_systemd_would_do() {
     on_machine(|machine| {
-        immutable(machine, 257);
+        immutable(machine, 257, "");
         machine.insert(&with_key());
         let run = machine.provision(&["--dry-run"]);
         run.exits(0);
@@ -154,19 +165,52 @@ fn dry_run_of_a_read_only_root_shows_what_its_systemd_would_do() {
             "nothing of it now: the root's systemd does it, by",
             "/run/credentials/@initrd/tmpfiles.extra",
             "/run/userdb/opsadmin.user",
+            "mount over               /etc/hostname  (with /run/preroot/hostname)",
             "note: /etc is read-only",
         ] {
             assert!(run.stdout.contains(part), "{part} in {}", run.stdout);
         }
         assert!(!fs::exists("/run/credentials").unwrap());
         assert!(!fs::exists("/run/userdb").unwrap());
+        assert_eq!(machine.read("etc/hostname"), "localhost\n");
+    });
+}
+
+#[test]
+fn host_name_that_is_right_is_left_alone() {
+    on_machine(|machine| {
+        let root = machine.root();
+        fs::write(root.join("etc/hostname"), format!("{HOST_NAME}\n")).unwrap();
+        immutable(machine, 257, "");
+        machine.insert(&with_key());
+        machine.provision(&["--ready=never"]).exits(0);
+        assert!(!fs::exists("/run/preroot/hostname").unwrap());
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+        assert!(!mounts.contains("etc/hostname"), "{mounts}");
+    });
+}
+
+#[test]
+fn host_name_is_covered_where_a_link_leads_in_the_root() {
+    on_machine(|machine| {
+        let root = machine.root();
+        let name = root.join("etc/hostname");
+        let image = root.join("etc/image");
+        fs::rename(&name, &image).unwrap();
+        std::os::unix::fs::symlink("/../../etc/image", &name).unwrap();
+        immutable(machine, 257, "");
+        machine.insert(&with_key());
+        machine.provision(&["--ready=never"]).exits(0);
+        assert_eq!(machine.read("etc/image"), format!("{HOST_NAME}\n"));
+        rustix::mount::unmount(&image, UnmountFlags::empty()).unwrap();
+        assert_eq!(machine.read("etc/image"), "localhost\n");
     });
 }
 
 #[test]
 fn secrets_of_a_read_only_root_lie_where_only_root_reads_them() {
     on_machine(|machine| {
-        immutable(machine, 257);
+        immutable(machine, 257, "");
         machine.insert(&with_key().password(PASSWORD));
         let azure = Azure::start("healthy");
         let run = machine.provision(&[]);

@@ -14,7 +14,9 @@ use core::fmt::Write as _;
 use zeroize::Zeroizing;
 
 use super::draft::{Draft, Place, text};
-use super::{Action, CUSTOM_DATA, Change, Note, Outcome, Plan, PlanFault, RootView, Step};
+use super::{
+    Action, CUSTOM_DATA, Change, HOST_NAME, Note, Outcome, Plan, PlanFault, RootView, Step,
+};
 use crate::wire::accounts::{self, FILE_MAX, File};
 use crate::wire::base64;
 use crate::wire::fstab::Entry;
@@ -26,9 +28,12 @@ const DIRECTORY: &str = "/run/credentials/@initrd";
 /// Where user records are that do not outlive the boot.
 const RECORDS: &str = "/run/userdb";
 /// What systemd-sysusers is told besides its own unit.
-const DROP_IN: &str = "/run/systemd/system/systemd-sysusers.service.d";
+const DROP_IN: &str = "/run/systemd/system/systemd-sysusers.service.d/50-preroot.conf";
 /// Its unit takes the credentials of root's password only.
 const IMPORT: &[u8] = b"[Service]\nImportCredential=passwd.*\n";
+
+/// The host name's file that is mounted over the root's own.
+pub const COVER: &str = "/run/preroot/hostname";
 
 /// The first systemd that takes credentials from there.
 pub const SYSTEMD: u32 = 254;
@@ -96,9 +101,13 @@ pub(super) fn add(draft: &mut Draft<'_>, etc: bool) -> Outcome<()> {
     if draft.context.steps.has(Step::HostName) {
         let name = draft.identity.host_name.as_str();
         credential(&mut out, "system.hostname", name.as_bytes(), "host name");
-        let there = draft.read_or_empty("/etc/hostname")?;
+        let there = draft.read_or_empty(HOST_NAME)?;
         if !there.trim_ascii().is_empty() && there.trim_ascii() != name.as_bytes() {
-            draft.note(Note::HostNameStays);
+            // PID 1 takes it before the credential.
+            let line = text(format_args!("{name}\n"));
+            let purpose = "host name, in place of the image's";
+            file_at(&mut out, COVER, (0o755, 0o644), line.as_bytes(), purpose);
+            out.covers_host_name = true;
         }
     }
     if !etc {
@@ -201,14 +210,7 @@ fn for_sysusers(out: &mut Plan, account: &Account, groups: &[&str]) {
     let file = text(format_args!("passwd.hashed-password.{name}"));
     credential(out, &file, account.hash.as_bytes(), purpose);
     let purpose = text(format_args!("has systemd-sysusers find {name}'s password"));
-    file_at(
-        out,
-        DROP_IN,
-        "50-preroot.conf",
-        (0o755, 0o644),
-        IMPORT,
-        &purpose,
-    );
+    file_at(out, DROP_IN, (0o755, 0o644), IMPORT, &purpose);
 }
 
 /// The account as records.
@@ -231,14 +233,8 @@ fn as_records(out: &mut Plan, draft: &Draft<'_>, account: &Account, groups: &[&s
 
     let purpose = text(format_args!("user {name}, for nss-systemd"));
     let mut put = |file: String, mode, content: &str| {
-        file_at(
-            out,
-            RECORDS,
-            &file,
-            (0o755, mode),
-            content.as_bytes(),
-            &purpose,
-        );
+        let path = text(format_args!("{RECORDS}/{file}"));
+        file_at(out, &path, (0o755, mode), content.as_bytes(), &purpose);
     };
     // Found by name and by number.
     let number = text(format_args!("{uid}"));
@@ -319,19 +315,14 @@ fn joined(lines: &[File]) -> File {
 
 /// Adds a credential.
 fn credential(out: &mut Plan, name: &str, content: &[u8], purpose: &str) {
-    file_at(out, DIRECTORY, name, (0o700, 0o400), content, purpose);
+    let path = text(format_args!("{DIRECTORY}/{name}"));
+    file_at(out, &path, (0o700, 0o400), content, purpose);
 }
 
 /// Adds a file, and before the first one of a directory that directory.
 #[inline(never)]
-fn file_at(
-    out: &mut Plan,
-    directory: &str,
-    name: &str,
-    (above, mode): (u32, u32),
-    content: &[u8],
-    purpose: &str,
-) {
+fn file_at(out: &mut Plan, path: &str, (above, mode): (u32, u32), content: &[u8], purpose: &str) {
+    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
     let ends = directory.match_indices('/').map(|(at, _)| at).skip(2);
     for end in ends.chain([directory.len()]) {
         let path = directory.get(..end).unwrap_or_default();
@@ -342,8 +333,7 @@ fn file_at(
             out.push(&place, Action::Directory, format_args!("needed below"));
         }
     }
-    let path = text(format_args!("{directory}/{name}"));
     let content = File::new(content.to_vec());
-    let place = Place::system(&path, mode);
+    let place = Place::system(path, mode);
     out.push(&place, Action::Write(content), format_args!("{purpose}"));
 }

@@ -5,10 +5,13 @@
 use super::Outcome;
 use super::draft::{Draft, content};
 
+/// The file.
+pub const HOST_NAME: &str = "/etc/hostname";
+
 pub(super) fn add(draft: &mut Draft<'_>) -> Outcome<()> {
     let name = draft.identity.host_name.as_str();
     draft.write_system(
-        "/etc/hostname",
+        HOST_NAME,
         0o644,
         content(format_args!("{name}\n")),
         format_args!("host name {name}"),

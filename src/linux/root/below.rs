@@ -11,15 +11,17 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use rustix::fd::{AsRawFd as _, OwnedFd};
+use rustix::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use rustix::fs::{CWD, OFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::{DIRECTORY_FLAGS, Root};
 use crate::engine::plan::RootView as _;
 use crate::linux::block;
 use crate::linux::module::Modules;
 use crate::linux::mount::{self, MountFault};
+use crate::linux::path;
 use crate::wire::accounts;
 use crate::wire::cmdline::{CommandLine, RootSpec};
 use crate::wire::fstab::Entry;
@@ -51,6 +53,8 @@ impl fmt::Display for NotMounted {
 /// The file systems that are mounted below a root; they are unmounted when this is dropped.
 pub struct Below {
     mounts: Vec<Mount>,
+    /// The namespace that this process was in before.
+    before: Option<OwnedFd>,
 }
 
 struct Mount {
@@ -87,15 +91,20 @@ impl Below {
     ///
     /// Opens the root anew when it mounts anything.
     pub fn mount(root: &mut Root, path: &str, say: &mut dyn FnMut(&str, NotMounted)) -> Self {
-        let mut below = Self { mounts: Vec::new() };
+        let mut below = Self {
+            mounts: Vec::new(),
+            before: None,
+        };
         let missing = root.missing();
         if missing.is_empty() {
             return below;
         }
+        let before = namespace();
         // Without a namespace of our own it works as well, as long as nobody kills us.
         // SAFETY: this program has one thread, and does not rely on sharing its mounts with others.
         let own = unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) };
         if own.is_ok() {
+            below.before = before;
             let all = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
             let _ = rustix::mount::mount_change("/", all);
             match Root::open(path) {
@@ -113,11 +122,33 @@ impl Below {
         below
     }
 
+    /// Does something where all others see it.
+    pub fn outside<T>(&self, act: impl FnOnce() -> T) -> T {
+        let own = self.before.as_ref().and_then(|_| namespace());
+        enter(self.before.as_ref());
+        let done = act();
+        enter(own.as_ref());
+        done
+    }
+
     /// Makes writable what fstab does not want read-only and what can be.
     pub fn make_writable(&self) {
         for mount in self.mounts.iter().filter(|mount| mount.writable) {
             let _ = mount::remount(&path_of(&mount.fd), true);
         }
+    }
+}
+
+/// Opens the namespace of mounts that this process is in.
+fn namespace() -> Option<OwnedFd> {
+    path::open(CWD, "/proc/self/ns/mnt", OFlags::RDONLY).ok()
+}
+
+/// Goes into a namespace of mounts, if it is known.
+fn enter(namespace: Option<&OwnedFd>) {
+    if let Some(namespace) = namespace {
+        let kind = Some(LinkNameSpaceType::Mount);
+        let _ = rustix::thread::move_into_link_name_space(namespace.as_fd(), kind);
     }
 }
 

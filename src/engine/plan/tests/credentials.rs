@@ -209,18 +209,30 @@ fn where_no_user_can_be_made_root_gets_the_keys_and_a_note_says_so() {
 }
 
 #[test]
-fn host_name_of_the_image_is_noted_where_it_wins() {
+fn host_name_of_the_image_is_covered_where_it_would_win() {
     let mut root = Memory::of("debian");
     root.0.remove("/etc/hostname");
-    let stays = |root: &Memory| {
+    let is_covered = |root: &Memory| {
         let plan = handed(&with_key("ops"), root, false);
-        plan.notes.contains(&Note::HostNameStays)
+        let shown = plan.to_string();
+        let plan = left(&plan);
+        let covers = shown.contains("mount over               /etc/hostname  (with ");
+        assert_eq!(plan.0.contains_key(COVER), covers, "{shown}");
+        covers.then(|| assert_eq!(plan.text(COVER), "vm-demo01\n"));
+        covers
     };
-    assert!(!stays(&root));
-    for (name, noted) in [("", false), ("vm-demo01\n", false), ("localhost\n", true)] {
+    assert!(!is_covered(&root));
+    for (name, expected) in [("", false), ("vm-demo01\n", false), ("localhost\n", true)] {
         root.file("/etc/hostname", name);
-        assert_eq!(stays(&root), noted, "{name}");
+        assert_eq!(is_covered(&root), expected, "{name}");
     }
+    let context = Context {
+        steps: CONTEXT.steps.without(Step::HostName),
+        output: Output::Credentials { etc: false },
+        ..CONTEXT
+    };
+    let plan = plan(&with_key("ops"), &root, &context).unwrap();
+    assert!(!plan.credentials.unwrap().covers_host_name);
 }
 
 #[test]
