@@ -36,7 +36,7 @@ pub(crate) fn immutable(machine: &Machine, version: u32, more_of_fstab: &str) {
 }
 
 /// Takes the host name away again that lies over the root's own.
-fn uncover(machine: &Machine) {
+pub(crate) fn uncover(machine: &Machine) {
     assert_eq!(machine.read("etc/hostname"), format!("{HOST_NAME}\n"));
     assert_eq!(machine.rights("etc/hostname"), (0o644, 0, 0));
     rustix::mount::unmount(machine.root().join("etc/hostname"), UnmountFlags::empty()).unwrap();

@@ -6,6 +6,7 @@ use std::fs;
 use lab::debian::Flavour;
 
 use crate::azure::Azure;
+use crate::credentials::uncover;
 use crate::healthy::with_key;
 use crate::installed::{Inside, on_debian};
 use crate::machine::{HOST_NAME, USER, assert_same};
@@ -49,6 +50,8 @@ fn sysusers_and_tmpfiles_make_the_system_that_we_would_have_made() {
         let run = machine.provision(&["--output=credentials"]);
         azure.end().ready();
         run.exits(0);
+        // As an overlay that is mounted over /etc hides it.
+        uncover(machine);
         assert_same(&machine.picture(), &before);
 
         let inside = Inside::enter(machine);
