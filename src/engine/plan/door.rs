@@ -22,7 +22,7 @@ const ALLOW_GROUPS: &str = "AllowGroups";
 const PUBLIC_KEYS: &str = "PubkeyAuthentication";
 /// Whether sshd takes no keys from a home directory that others may write.
 const STRICT: &str = "StrictModes";
-static KEYWORDS: [&str; 6] = [
+const KEYWORDS: [&str; 6] = [
     DENY_USERS,
     ALLOW_USERS,
     DENY_GROUPS,
@@ -31,42 +31,13 @@ static KEYWORDS: [&str; 6] = [
     STRICT,
 ];
 
-/// The words of all lines with a keyword, and the file that has the first.
-#[derive(Default)]
-struct Words {
+/// A line with one of the keywords.
+struct Line {
+    keyword: &'static str,
     words: Vec<String>,
+    global: bool,
+    user: Holds,
     path: Box<str>,
-}
-
-impl Words {
-    fn add(&mut self, setting: &Setting<'_>) {
-        if self.words.is_empty() {
-            self.path = Box::from(setting.path);
-        }
-        self.words.extend(setting.words());
-    }
-
-    /// Tells whether one of the words, taken as patterns, is for one of the names.
-    fn name(&self, names: &[String]) -> bool {
-        let fits = |pattern: &String| names.iter().any(|name| matches(pattern, name));
-        self.words.iter().any(fits)
-    }
-
-    /// Tells whether it is off; the first word counts.
-    fn is_no(&self) -> bool {
-        let word = self.words.first();
-        word.is_some_and(|word| word.eq_ignore_ascii_case("no"))
-    }
-}
-
-/// What the configuration has for one keyword.
-#[derive(Default)]
-struct Known {
-    /// For everybody, unless there is something for the administrator.
-    all: Words,
-    own: Words,
-    /// It depends on the connection.
-    unsure: bool,
 }
 
 /// Notes what keeps the administrator out.
@@ -75,66 +46,79 @@ pub(super) fn look(draft: &mut Draft<'_>, account: &Account<'_>) -> Outcome<()> 
     if !draft.has_any(&sshd::PROGRAMS)? {
         return Ok(());
     }
-    let mut known: [Known; KEYWORDS.len()] = Default::default();
-    let Some(config) = Config::find(draft)? else {
-        return Ok(());
-    };
-    config.read(&mut |setting| {
-        for (keyword, known) in KEYWORDS.iter().zip(&mut known) {
-            if setting.is(keyword) {
-                if setting.global {
-                    known.all.add(&setting);
-                }
-                match setting.user {
-                    Holds::Yes => known.own.add(&setting),
-                    Holds::Maybe => known.unsure = true,
-                    Holds::No => {}
-                }
-            }
-        }
-    });
-    let has_keys = !draft.identity.keys.accepted.is_empty();
-    let user = [String::from(account.name.as_str())];
+    let mut all = Vec::new();
+    if let Some(config) = Config::find(draft)? {
+        config.read(&mut |setting| take(&mut all, &setting));
+    }
+    let user = account.name.as_str();
     let file = draft.planned(GROUP)?;
-    let groups = accounts::groups_of(&file, account.name.as_str(), account.owner.1);
-    for (keyword, known) in KEYWORDS.iter().zip(known) {
-        let Known { all, own, unsure } = known;
-        let value = match (own.words.is_empty(), unsure) {
-            (false, _) => own,
-            (true, true) => continue,
-            (true, false) => all,
+    let groups = accounts::groups_of(&file, user, account.owner.1);
+    let user = [String::from(user)];
+    let has_keys = !draft.identity.keys.accepted.is_empty();
+    for keyword in KEYWORDS {
+        let lines = in_force(&all, keyword);
+        let turned_away = match keyword {
+            DENY_USERS => is_named(&lines, &user, false),
+            ALLOW_USERS => !lines.is_empty() && !is_named(&lines, &user, true),
+            DENY_GROUPS => is_named(&lines, &groups, false),
+            ALLOW_GROUPS => !lines.is_empty() && !is_named(&lines, &groups, false),
+            PUBLIC_KEYS => has_keys && is_no(&lines),
+            _ => has_keys && !is_no(&lines) && is_writable(draft, &account.home)?,
         };
-        if *keyword == STRICT {
-            if has_keys && !value.is_no() && is_writable(draft, &account.home)? {
-                draft.note(Note::HomeIsWritable);
-            }
-            continue;
-        }
-        let turned_away = !value.words.is_empty()
-            && match *keyword {
-                DENY_USERS => value.name(&user),
-                ALLOW_USERS => !without_hosts(&value).name(&user),
-                DENY_GROUPS => value.name(&groups),
-                ALLOW_GROUPS => !value.name(&groups),
-                _ => has_keys && value.is_no(),
-            };
         if turned_away {
-            draft.note(Note::TurnedAway(keyword, value.path));
+            draft.note(match lines.first() {
+                Some(line) if keyword != STRICT => Note::TurnedAway(keyword, line.path.clone()),
+                _ => Note::HomeIsWritable,
+            });
         }
     }
     Ok(())
 }
 
-/// Gives the patterns for users, of which each may end in a host.
-fn without_hosts(value: &Words) -> Words {
-    let user = |pattern: &String| {
-        let user = pattern.rsplit_once('@').map(|(user, _)| user);
-        String::from(user.unwrap_or(pattern))
-    };
-    Words {
-        words: value.words.iter().map(user).collect(),
-        path: Box::default(),
+/// Keeps a line that has one of the keywords.
+#[inline(never)]
+fn take(lines: &mut Vec<Line>, setting: &Setting<'_>) {
+    if let Some(keyword) = KEYWORDS.iter().find(|keyword| setting.is(keyword)) {
+        lines.push(Line {
+            keyword,
+            words: setting.words(),
+            global: setting.global,
+            user: setting.user,
+            path: Box::from(setting.path),
+        });
     }
+}
+
+/// Gives the lines with a keyword that count for the administrator: its own, else those for all; none
+/// where that depends on the connection.
+#[inline(never)]
+fn in_force<'a>(all: &'a [Line], keyword: &str) -> Vec<&'a Line> {
+    let mut lines: Vec<_> = all.iter().filter(|line| line.keyword == keyword).collect();
+    let most = lines.iter().map(|line| line.user).max();
+    lines.retain(|line| match most {
+        Some(Holds::Yes) => line.user == Holds::Yes,
+        Some(Holds::Maybe) => false,
+        _ => line.global,
+    });
+    lines
+}
+
+/// Tells whether a pattern of these lines is for one of the names; it may end in a host.
+#[inline(never)]
+fn is_named(lines: &[&Line], names: &[String], hosts: bool) -> bool {
+    lines.iter().flat_map(|line| &line.words).any(|pattern| {
+        let pattern = match pattern.rsplit_once('@') {
+            Some((user, _)) if hosts => user,
+            _ => pattern,
+        };
+        names.iter().any(|name| matches(pattern, name))
+    })
+}
+
+/// Tells whether these lines turn something off; the first one counts.
+fn is_no(lines: &[&Line]) -> bool {
+    let word = lines.first().and_then(|line| line.words.first());
+    word.is_some_and(|word| word.eq_ignore_ascii_case("no"))
 }
 
 /// Tells whether others than its user may write a home directory that stays as it is.
