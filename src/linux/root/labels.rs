@@ -39,15 +39,21 @@ const PIECES_MAX: u32 = 2048;
 pub(super) enum Labels {
     /// Nothing: the root has no use for labels.
     None,
-    /// Its directory, as in a kernel whose policy does not say otherwise.
+    /// Its directory, as in a kernel whose policy does not say otherwise; where that has none, so has the
+    /// file, and `/run` is given its labels by whoever loads the policy.
     Parent,
     /// The root's policy.
     Policy(Lookup),
 }
 
 impl Labels {
-    /// Labels what change number `index` has opened; tells whether it is as it should be.
+    /// Labels what change number `index` has opened; tells whether nothing remains to be asked for.
     pub(super) fn set(&self, index: usize, fd: BorrowedFd<'_>, parent: BorrowedFd<'_>) -> bool {
+        self.put(index, fd, parent) || matches!(self, Labels::Parent)
+    }
+
+    /// The same; tells whether the label is what it should be.
+    fn put(&self, index: usize, fd: BorrowedFd<'_>, parent: BorrowedFd<'_>) -> bool {
         let mut value = [0_u8; LABEL_MAX];
         let label = match self {
             Labels::None => return true,
@@ -343,7 +349,7 @@ mod tests {
             changes: changes(),
             ..Plan::default()
         };
-        root.note(&plan).unwrap();
+        assert_eq!(root.note(&plan).unwrap().relabel, "");
         let path = scratch.0.join("etc/hostname");
         let got = fs::lgetxattr(path.to_str().unwrap(), LABEL, &mut [0; LABEL_MAX]);
         assert!(got.is_err(), "{got:?}");
