@@ -174,7 +174,7 @@ impl Rooted {
     /// Looks whether the root has come; tells so once.
     // Kept apart: a larger frame costs its caller more than the call.
     #[inline(never)]
-    pub(super) fn poll(&mut self, now: Duration, log: &Log) -> bool {
+    pub(super) fn poll(&mut self, now: Duration) -> bool {
         if !matches!(self.state, State::Awaited) {
             return false;
         }
@@ -185,14 +185,7 @@ impl Rooted {
             };
             if here && let Ok(mut root) = Root::open(path) {
                 // In the running system everything is as it shall be.
-                let below = (path != RUNNING).then(|| {
-                    Below::mount(&mut root, path, &mut |point, why| {
-                        log.line(
-                            Level::Warning,
-                            format_args!("note: {point} of fstab is not mounted: {why}"),
-                        );
-                    })
-                });
+                let below = (path != RUNNING).then(|| Below::mount(&mut root, path));
                 self.state = State::Here {
                     root,
                     below,
@@ -341,9 +334,17 @@ impl Rooted {
         log: &Log,
     ) -> Result<Plan, RootedFault> {
         let output = self.output(options, log)?;
-        let Some(root) = self.root() else {
+        let State::Here { root, below, .. } = &self.state else {
             return Err(RootedFault::Missed);
         };
+        let missed = below.iter().flat_map(|below| &below.missed);
+        // Who makes the changes later does so when all is mounted.
+        for (point, why) in missed.filter(|_| output == Output::Files) {
+            log.line(
+                Level::Warning,
+                format_args!("note: {point} of fstab is not mounted: {why}"),
+            );
+        }
         let mut salt = [0; 16];
         // Only a password needs it, and on a cold machine the kernel takes a second to have it.
         if matches!(identity.password, Password::Given(_))

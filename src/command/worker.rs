@@ -274,7 +274,7 @@ impl Worker {
 
     fn look_for_root(&mut self) {
         let now = clock::monotonic();
-        if self.rooted.poll(now, &self.log) {
+        if self.rooted.poll(now) {
             self.report
                 .phase("root", self.start, clock::monotonic(), format_args!(""));
             let mut marked = self.rooted.marked(self.vm_id);

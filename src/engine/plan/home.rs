@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use super::draft::{Draft, Place, ROOT, text};
 use super::users::Account;
-use super::{Kind, Note, Outcome, Stat, TEMPORARY};
+use super::{Kind, Note, Outcome, Output, Stat, TEMPORARY};
 use crate::wire::accounts;
 use crate::wire::fstab;
 
@@ -32,7 +32,8 @@ pub(super) fn add(
     mode: u32,
     from: &str,
 ) -> Outcome<()> {
-    if will_be_hidden(draft, &account.home)? {
+    // Who makes it otherwise does so when all is mounted.
+    if draft.context.output == Output::Files && will_be_hidden(draft, &account.home)? {
         draft.note(Note::HomeWillBeHidden);
     }
     let home = draft.stat(&account.home, WHAT)?;

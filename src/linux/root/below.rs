@@ -53,6 +53,8 @@ impl fmt::Display for NotMounted {
 /// The file systems that are mounted below a root; they are unmounted when this is dropped.
 pub struct Below {
     mounts: Vec<Mount>,
+    /// What could not be mounted, and why.
+    pub missed: Vec<(String, NotMounted)>,
     /// The namespace that this process was in before.
     before: Option<OwnedFd>,
 }
@@ -87,12 +89,13 @@ impl Root {
 }
 
 impl Below {
-    /// Mounts what fstab lists and nobody has mounted; `say` hears what could not be.
+    /// Mounts what fstab lists and nobody has mounted.
     ///
     /// Opens the root anew when it mounts anything.
-    pub fn mount(root: &mut Root, path: &str, say: &mut dyn FnMut(&str, NotMounted)) -> Self {
+    pub fn mount(root: &mut Root, path: &str) -> Self {
         let mut below = Self {
             mounts: Vec::new(),
+            missed: Vec::new(),
             before: None,
         };
         let missing = root.missing();
@@ -112,11 +115,11 @@ impl Below {
                 Err(_) => return below,
             }
         }
-        for entry in &missing {
-            match mount_one(root, entry) {
+        for entry in missing {
+            match mount_one(root, &entry) {
                 Ok(mount) => below.mounts.push(mount),
                 Err(NotMounted::Absent) if entry.has("nofail") => {}
-                Err(why) => say(&entry.point, why),
+                Err(why) => below.missed.push((entry.point, why)),
             }
         }
         below
