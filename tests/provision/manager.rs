@@ -24,7 +24,7 @@ use crate::system::System;
 /// How long a manager may need for its lease, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// For how long nothing may change before a manager counts as content.
-const QUIET: Duration = Duration::from_millis(700);
+const QUIET: Duration = Duration::from_secs(2);
 /// The machine's own id, which systemd makes at the first boot, and by which networkd calls itself.
 const MACHINE_ID: &str = "5b1c3a0f8d7e4b6aa9c2d4e6f8091a2b";
 
