@@ -271,6 +271,17 @@ pub(crate) fn assert_at_rest(interface: &str) {
 /// Tells whether an interface is switched on.
 #[track_caller]
 pub(crate) fn is_up(interface: &str) -> bool {
+    has_flag(interface, "UP")
+}
+
+/// Tells whether the kernel has told that an interface which is on has its cable.
+#[track_caller]
+pub(crate) fn has_cable(interface: &str) -> bool {
+    !has_flag(interface, "NO-CARRIER")
+}
+
+#[track_caller]
+fn has_flag(interface: &str, wanted: &str) -> bool {
     let output = Command::new("ip")
         .args(["-o", "link", "show", "dev", interface])
         .output()
@@ -279,7 +290,7 @@ pub(crate) fn is_up(interface: &str) -> bool {
     let line = String::from_utf8(output.stdout).unwrap();
     // `5: vm0@host0: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu ...`
     let flags = line.split(['<', '>']).nth(1).unwrap();
-    flags.split(',').any(|flag| flag == "UP")
+    flags.split(',').any(|flag| flag == wanted)
 }
 
 /// Calls `each` for everything below a directory.
