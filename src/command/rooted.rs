@@ -383,7 +383,6 @@ impl Rooted {
             }
             None => (plan, root.apply(plan)),
         };
-        let covers = plan.covers_host_name;
         let applied = applied.map_err(|(index, fault)| {
             let path = plan.changes.get(index).map(|change| change.path.clone());
             RootedFault::Apply(path.unwrap_or_default(), fault)
@@ -396,7 +395,7 @@ impl Rooted {
                 format_args!("note: some files have no SELinux label until {TMPFILES} is read"),
             );
         }
-        if covers {
+        if plan.covers_host_name {
             self.cover_host_name(log);
         }
         Ok(Counts {
