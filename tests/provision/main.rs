@@ -37,6 +37,7 @@ mod renewal;
 mod report;
 mod roots;
 mod run;
+mod sshd;
 mod system;
 mod tools;
 mod trouble;
